@@ -1,0 +1,74 @@
+"""Checks of arguments: every message names the argument, what it got and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+INDEX_DTYPES = (torch.int64, torch.int32)
+
+
+def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index") -> Tensor:
+    """Return ``pairs`` if it is an integer tensor ``[2, B]`` with ids in ``[0, num_nodes)``.
+
+    Raises:
+        TypeError: not a tensor, or not int64/int32.
+        ValueError: wrong shape.
+        IndexError: an id outside the graph; the message names the first one.
+    """
+    if not isinstance(pairs, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of node ids (got {type(pairs).__name__})")
+    if pairs.dim() != 2 or pairs.size(0) != 2:
+        raise ValueError(f"{name} must have shape [2, num_pairs] (got {list(pairs.shape)})")
+    if pairs.dtype not in INDEX_DTYPES:
+        raise TypeError(f"{name} must be int64 or int32 (got {pairs.dtype}); convert with .long()")
+    if pairs.numel():
+        low, high = torch.aminmax(pairs)
+        # One combined test, one host synchronisation.
+        if bool((low < 0) | (high >= num_nodes)):
+            bad = int(low) if int(low) < 0 else int(high)
+            raise IndexError(f"{name} holds node id {bad}, outside [0, {num_nodes})")
+    return pairs
+
+
+def check_features(x: Tensor, name: str = "x") -> Tensor:
+    """Return ``x`` if it is a floating matrix ``[N, F]`` without NaN or infinity."""
+    if not isinstance(x, Tensor) or x.dim() != 2:
+        got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name} must be a matrix [num_nodes, num_features] (got {got})")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point (got {x.dtype}); convert with .float()")
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        row, column = (int(i) for i in (~finite).nonzero()[0])
+        raise ValueError(f"{name} holds {float(x[row, column])} at [{row}, {column}]; clean or impute it first")
+    return x
+
+
+def check_range(
+    value: float, name: str, low: float = -math.inf, high: float = math.inf, *, low_open: bool = False
+) -> float:
+    """Return ``value`` if it lies in ``[low, high]`` (``(low, high]`` with ``low_open``)."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number (got {value!r})")
+    if math.isnan(value) or value < low or value > high or (low_open and value == low):
+        raise ValueError(f"{name} must be in {'(' if low_open else '['}{low}, {high}] (got {value})")
+    return value
+
+
+def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``; otherwise suggest the nearest."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)} (got {value!r}){nearest(str(value), choices)}")
+    return value
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """``"; did you mean 'Cora'?"`` for a typo, else the empty string."""
+    by_lower = {w.lower(): w for w in words}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
