@@ -1,0 +1,33 @@
+"""Named datasets with their protocols: shipped, PyG, OGB; splits as code; converters from other libraries."""
+
+from graphkit.datasets.dataset import PROTOCOLS, Dataset, DatasetInfo
+from graphkit.datasets.registry import available, info, load
+from graphkit.datasets.splits import (
+    IndexSplit,
+    LinkSplit,
+    NCNRandomLinkSplit,
+    fold_split,
+    mask_split,
+    per_class_split,
+    random_node_split,
+    sample_non_edges,
+    time_split,
+)
+
+__all__ = [
+    "PROTOCOLS",
+    "Dataset",
+    "DatasetInfo",
+    "IndexSplit",
+    "LinkSplit",
+    "NCNRandomLinkSplit",
+    "available",
+    "fold_split",
+    "info",
+    "load",
+    "mask_split",
+    "per_class_split",
+    "random_node_split",
+    "sample_non_edges",
+    "time_split",
+]

@@ -1,0 +1,155 @@
+"""A named dataset: its facts, its data, and the split that its protocol prescribes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch_geometric.data import Data, InMemoryDataset, TemporalData
+
+from graphkit.datasets.splits import (
+    IndexSplit,
+    LinkSplit,
+    NCNRandomLinkSplit,
+    fold_split,
+    mask_split,
+    per_class_split,
+    random_node_split,
+    time_split,
+)
+from graphkit.utils.checks import check_choice
+
+
+class Protocol(NamedTuple):
+    """A way to split: the task that it serves, and what it does in one sentence."""
+
+    task: str
+    text: str
+
+
+PROTOCOLS = {
+    "link": Protocol("link", "70/10/20 % random undirected links, as many negatives as NCN's protocol has; by seed"),
+    "public": Protocol("node", "the one public split that comes with the data"),
+    "fixed": Protocol("node", "the ten splits that come with the data; seed i takes split i mod 10"),
+    "geom-gcn": Protocol("node", "the ten Geom-GCN splits, 48/32/20 %; seed i takes split i mod 10"),
+    "per-class": Protocol("node", "20 training and 30 validation nodes of each class, the rest for test; by seed"),
+    "random": Protocol("node", "48/32/20 % of each class; by seed"),
+    "folds": Protocol("graph", "ten stratified folds; seed i tests on fold i mod 10, validates on the next"),
+    "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
+    "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),
+    "ogb-link": Protocol("link", "OGB's split and negatives"),
+    "ogb-node": Protocol("node", "OGB's split"),
+    "ogb-graph": Protocol("graph", "OGB's split"),
+}
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts about a dataset, known without reading it.
+
+    Args:
+        name: Name for :func:`graphkit.datasets.load`.
+        nodes: Number of nodes; the average for a set of many graphs.
+        edges: Number of undirected edges without self-loops (average for many graphs); events of a temporal graph.
+        features: Width of ``x`` (of ``msg`` for a temporal graph); 0 if there is none.
+        classes: Number of classes; 0 if there are none.
+        graphs: Number of graphs.
+        metric: The protocol's metric.
+        protocols: Keys of ``PROTOCOLS`` that :meth:`Dataset.split` accepts; the first is the default.
+        licence: Licence of the data.
+        source: Where the data comes from.
+        origin: ``"shipped"`` (in the package), ``"built"`` (made from another package), ``"pyg"`` or ``"ogb"``.
+        folder: Folder under the root; empty if no file is needed.
+    """
+
+    name: str
+    nodes: float
+    edges: float
+    features: int
+    classes: int
+    graphs: int
+    metric: str
+    protocols: tuple[str, ...]
+    licence: str
+    source: str
+    origin: str
+    folder: str = ""
+
+    @property
+    def task(self) -> str:
+        """Task of the default protocol: ``"node"``, ``"link"``, ``"graph"`` or ``"temporal"``."""
+        return PROTOCOLS[self.protocols[0]].task
+
+    @property
+    def protocol(self) -> str:
+        """The default protocol in words."""
+        return PROTOCOLS[self.protocols[0]].text
+
+
+@dataclass(eq=False)
+class Dataset:
+    """A dataset in memory.
+
+    Args:
+        info: Facts.
+        data: The graph, for a single graph or event stream.
+        graphs: The graphs, for a set of many.
+        splitters: Functions of the seed for the protocols whose split comes from files.
+        make_evaluator: Makes the official evaluator, if there is one.
+
+    Example:
+        >>> dataset = load("pyimports")
+        >>> split = dataset.split(seed=0)
+    """
+
+    info: DatasetInfo
+    data: Any = None
+    graphs: InMemoryDataset | None = None
+    splitters: dict[str, Callable[[int], Any]] = field(default_factory=dict, repr=False)
+    make_evaluator: Callable[[], Any] | None = field(default=None, repr=False)
+
+    def split(self, seed: int = 0, protocol: str | None = None) -> Any:
+        """The split of ``protocol`` (default: the dataset's own) for ``seed``.
+
+        Returns:
+            :class:`~graphkit.datasets.splits.LinkSplit` for links,
+            :class:`~graphkit.datasets.splits.IndexSplit` for nodes, graphs, triples and events.
+
+        Raises:
+            ValueError: the dataset has no such protocol.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be an integer from 0 on (got {seed!r})")
+        name = protocol or self.info.protocols[0]
+        check_choice(name, "protocol", self.info.protocols)
+        return self.splitters[name](seed) if name in self.splitters else _split(self, name, seed)
+
+    def evaluator(self) -> Any:
+        """The official evaluator of the dataset (OGB).
+
+        Raises:
+            ValueError: the dataset has none.
+        """
+        if self.make_evaluator is None:
+            raise ValueError(f"{self.info.name} has no official evaluator; its metric is {self.info.metric}")
+        return self.make_evaluator()
+
+
+def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | IndexSplit:
+    if protocol == "folds":
+        assert dataset.graphs is not None
+        return fold_split(dataset.graphs._data.y, fold=seed)  # type: ignore[union-attr]
+    data = dataset.data
+    if protocol == "time":
+        assert isinstance(data, TemporalData)
+        return time_split(data.t)
+    assert isinstance(data, Data)
+    if protocol == "link":
+        return NCNRandomLinkSplit(seed=seed).split(data)
+    if protocol == "per-class":
+        return per_class_split(data.y, seed=seed)
+    if protocol == "random":
+        return random_node_split(data.y, seed=seed)
+    # "public", "fixed" and "triples" come with the data as masks.
+    return mask_split(data, seed)

@@ -1,0 +1,214 @@
+"""PyG's datasets from a folder that may be read-only, without network and without unsafe pickles.
+
+PyG's own classes read the raw files; only where they write (to our cache), how they download (whole or not at all, and
+without hanging) and the reader of pickled files are replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import socket
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch_geometric.datasets
+from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.utils import to_undirected
+
+from graphkit.datasets.cache import cached
+from graphkit.datasets.planetoid import read_planetoid
+
+
+class Graphs(InMemoryDataset):
+    """Many graphs in memory, or one: a PyG dataset around tensors that are already there."""
+
+    def __init__(self, data: Data, slices: dict[str, torch.Tensor] | None, name: str = "") -> None:
+        super().__init__()
+        self._data, self.slices, self.name = data, slices, name
+
+    def __repr__(self) -> str:
+        return f"{self.name or type(self).__name__}({len(self)})"
+
+
+def read_pyg(class_name: str, folder: str, root: Path, label: str, /, **options: Any) -> Graphs:
+    """A dataset of :mod:`torch_geometric.datasets` from ``root/folder``.
+
+    Args:
+        class_name: Class in :mod:`torch_geometric.datasets`, or one defined here.
+        folder: The dataset's folder under ``root``, as PyG lays it out.
+        root: Root folder, may be read-only if the raw files are there.
+        label: The name that error messages show.
+        options: Arguments of the class besides ``root``.
+
+    Raises:
+        FileNotFoundError: the files are not there and could not be downloaded.
+    """
+    base = OWN.get(class_name) or getattr(torch_geometric.datasets, class_name)
+    raw = root / folder / "raw" if base is not HeterophilousNpz else root / folder / f"{options['name']}.npz"
+    # Classes of many datasets add the name's folder themselves.
+    class_root = root / folder
+    if "name" in options and base is not HeterophilousNpz:
+        class_root = class_root.parents[1] if options.get("split") == "geom-gcn" else class_root.parent
+
+    def sources() -> list[Path]:
+        files = [raw] if raw.is_file() else list(raw.rglob("*"))
+        return [file for file in files if file.is_file() and not file.name.startswith(".")]
+
+    def build() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
+            dataset = _reader(base, Path(scratch), label)(root=str(class_root), **options)
+        return {"data": dataset._data.to_dict(), "slices": _plain(dataset.slices)}
+
+    content = cached(folder, sources, build)
+    return Graphs(Data.from_dict(content["data"]), content["slices"], label)
+
+
+def _plain(slices: Any) -> dict[str, Any] | None:
+    return None if slices is None else dict(slices)
+
+
+def _reader(base: type, scratch: Path, name: str) -> type:
+    """A subclass of PyG's class that writes its processed files to ``scratch`` and downloads in one step."""
+
+    class Reader(base):  # type: ignore[misc, valid-type]
+        @property
+        def processed_dir(self) -> str:
+            return str(scratch)
+
+        def _download(self) -> None:
+            missing = [path for path in map(Path, self.raw_paths) if not path.exists()]
+            if missing:
+                _fetch(self, missing, name)
+
+        def process(self) -> None:
+            if base is torch_geometric.datasets.Planetoid:
+                data = read_planetoid(Path(self.raw_dir), self.name)
+                if self.split == "geom-gcn":
+                    masks = _geom_gcn_masks(Path(self.raw_dir), self.name)
+                    data.train_mask, data.val_mask, data.test_mask = masks
+                self.save([data], self.processed_paths[0])
+            else:
+                super().process()
+
+    Reader.__name__ = base.__name__
+    return Reader
+
+
+def _geom_gcn_masks(folder: Path, name: str) -> list[torch.Tensor]:
+    files = [np.load(folder / f"{name.lower()}_split_0.6_0.2_{i}.npz") for i in range(10)]
+    return [
+        torch.stack([torch.from_numpy(f[key]).bool() for f in files], dim=1)
+        for key in ("train_mask", "val_mask", "test_mask")
+    ]
+
+
+# Downloads -----------------------------------------------------------------------------------------------------------
+
+
+def _fetch(dataset: Any, missing: list[Path], name: str) -> None:
+    """Download to a folder beside the target and move the files only when all are there."""
+    target = Path(dataset.root)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target, prefix=".download-"))
+    except OSError as error:
+        raise missing_files(name, missing, f"{target} cannot be written: {error.strerror}") from error
+    raw, dataset.root = Path(dataset.raw_dir), str(scratch)
+    try:
+        with fail_fast(getattr(dataset, "url", "https://drive.usercontent.google.com")):
+            os.makedirs(dataset.raw_dir, exist_ok=True)
+            dataset.download()
+        got = Path(dataset.raw_dir)
+        absent = [path for path in missing if not (got / path.relative_to(raw)).is_file()]
+        if absent:
+            raise FileNotFoundError(f"{absent[0].name} is not in the download")
+        for file in [file for file in got.rglob("*") if file.is_file()]:
+            place = raw / file.relative_to(got)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+    except Exception as error:
+        raise missing_files(name, missing, str(error).splitlines()[0] if str(error) else repr(error)) from error
+    finally:
+        dataset.root = str(target)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def fail_fast(url: str, seconds: float = 5.0) -> Iterator[None]:
+    """Raise OSError within seconds if the host of ``url`` (or the proxy to it) cannot be reached, and let no read
+    inside the block wait for more than a minute."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=seconds).close()
+    except OSError as error:
+        raise OSError(f"no connection to {parts.hostname}: {error}") from error
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def missing_files(name: str, missing: list[Path], reason: str) -> FileNotFoundError:
+    """The error for raw files that are not there: what, where, why, and what to do."""
+    more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
+    return FileNotFoundError(
+        f"{name}: {missing[0]}{more} not found, and the download failed ({reason}). Put the raw files there, or name "
+        "the folder that holds them with --root (root=...) or GRAPHKIT_ROOT"
+    )
+
+
+# A format that PyG has no class for ----------------------------------------------------------------------------------
+
+
+class HeterophilousNpz(InMemoryDataset):
+    """Filtered Chameleon and its companions in the npz form of `"A Critical Look at the Evaluation of GNNs under
+    Heterophily" <https://arxiv.org/abs/2302.11640>`_, whose duplicates-free graphs PyG has no class for."""
+
+    url = "https://github.com/yandex-research/heterophilous-graphs/raw/main/data"
+
+    def __init__(self, root: str, name: str) -> None:
+        self.name = name
+        super().__init__(root)
+        self.load(self.processed_paths[0])
+
+    @property
+    def raw_dir(self) -> str:
+        return str(self.root)
+
+    @property
+    def raw_file_names(self) -> str:
+        return f"{self.name}.npz"
+
+    @property
+    def processed_file_names(self) -> str:
+        return "data.pt"
+
+    def download(self) -> None:
+        torch_geometric.data.download_url(f"{self.url}/{self.name}.npz", self.raw_dir)
+
+    def process(self) -> None:
+        with np.load(self.raw_paths[0]) as raw:
+            arrays = {key: torch.from_numpy(raw[key]) for key in raw.files}
+        x = arrays["node_features"].float()
+        edge_index = arrays["edges"].t().contiguous()
+        masks = {f"{part}_mask": arrays[f"{part}_masks"].t().contiguous().bool() for part in ("train", "val", "test")}
+        edge_index = to_undirected(edge_index, num_nodes=x.size(0))
+        self.save([Data(x=x, edge_index=edge_index, y=arrays["node_labels"], **masks)], self.processed_paths[0])
+
+
+OWN: dict[str, type] = {"HeterophilousNpz": HeterophilousNpz}
