@@ -1,6 +1,7 @@
 """Named datasets with their protocols: shipped, PyG, OGB; splits as code; converters from other libraries."""
 
 from graphkit.datasets.dataset import PROTOCOLS, Dataset, DatasetInfo
+from graphkit.datasets.ogb import load_ogb
 from graphkit.datasets.registry import available, info, load
 from graphkit.datasets.splits import (
     IndexSplit,
@@ -25,6 +26,7 @@ __all__ = [
     "fold_split",
     "info",
     "load",
+    "load_ogb",
     "mask_split",
     "per_class_split",
     "random_node_split",

@@ -51,7 +51,8 @@ class DatasetInfo:
     Args:
         name: Name for :func:`graphkit.datasets.load`.
         nodes: Number of nodes; the average for a set of many graphs.
-        edges: Number of undirected edges without self-loops (average for many graphs); events of a temporal graph.
+        edges: Number of undirected edges without self-loops (average for many graphs); events of a temporal graph,
+            triples of a knowledge graph.
         features: Width of ``x`` (of ``msg`` for a temporal graph); 0 if there is none.
         classes: Number of classes; 0 if there are none.
         graphs: Number of graphs.
@@ -60,7 +61,8 @@ class DatasetInfo:
         licence: Licence of the data.
         source: Where the data comes from.
         origin: ``"shipped"`` (in the package), ``"built"`` (made from another package), ``"pyg"`` or ``"ogb"``.
-        folder: Folder under the root; empty if no file is needed.
+        folder: Folder (or file) under the root; empty if no file is needed.
+        targets: Number of labels of each node or graph.
     """
 
     name: str
@@ -75,6 +77,7 @@ class DatasetInfo:
     source: str
     origin: str
     folder: str = ""
+    targets: int = 1
 
     @property
     def task(self) -> str:
@@ -139,7 +142,7 @@ class Dataset:
 def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | IndexSplit:
     if protocol == "folds":
         assert dataset.graphs is not None
-        return fold_split(dataset.graphs._data.y, fold=seed)  # type: ignore[union-attr]
+        return fold_split(dataset.graphs._data.y, fold=seed)
     data = dataset.data
     if protocol == "time":
         assert isinstance(data, TemporalData)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import collections
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -14,29 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import coalesce, index_to_mask, remove_self_loops
 
-# The only names that the published files mention.
-_reconstruct = np.empty(0).__reduce__()[0]
-ADMITTED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("scipy.sparse.csr", "csr_matrix"): scipy.sparse.csr_matrix,
-    ("scipy.sparse._csr", "csr_matrix"): scipy.sparse.csr_matrix,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("builtins", "list"): list,
-    ("__builtin__", "list"): list,
-}
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Admits numpy arrays, scipy CSR matrices and builtin containers; any other name is an error, and nothing runs."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ADMITTED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is no plain data") from None
+from graphkit.datasets.unpickle import load_pickle
 
 
 def read_planetoid(folder: Path, name: str) -> Data:
@@ -61,7 +36,7 @@ def read_planetoid(folder: Path, name: str) -> Data:
     y = torch.cat([y, y.new_zeros(num_nodes - y.size(0), y.size(1))])
     x[test_index], y[test_index] = test_x, test_y
 
-    graph = _unpickle(folder / f"{prefix}.graph")
+    graph = load_pickle(folder / f"{prefix}.graph")
     degree = torch.tensor([len(neighbors) for neighbors in graph.values()])
     row = torch.tensor(list(graph)).repeat_interleave(degree)
     col = torch.tensor([node for neighbors in graph.values() for node in neighbors])
@@ -77,15 +52,5 @@ def read_planetoid(folder: Path, name: str) -> Data:
 
 
 def _matrix(path: Path) -> Tensor:
-    matrix = _unpickle(path)
+    matrix = load_pickle(path)
     return torch.from_numpy(np.asarray(matrix.todense() if scipy.sparse.issparse(matrix) else matrix)).float()
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        with open(path, "rb") as file:
-            return RestrictedUnpickler(file, encoding="latin1").load()
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read: {error}; fetch the file again") from error

@@ -44,7 +44,7 @@ def read_pyg(class_name: str, folder: str, root: Path, label: str, /, **options:
 
     Args:
         class_name: Class in :mod:`torch_geometric.datasets`, or one defined here.
-        folder: The dataset's folder under ``root``, as PyG lays it out.
+        folder: The dataset's folder (or npz file) under ``root``, as PyG lays it out.
         root: Root folder, may be read-only if the raw files are there.
         label: The name that error messages show.
         options: Arguments of the class besides ``root``.
@@ -53,11 +53,12 @@ def read_pyg(class_name: str, folder: str, root: Path, label: str, /, **options:
         FileNotFoundError: the files are not there and could not be downloaded.
     """
     base = OWN.get(class_name) or getattr(torch_geometric.datasets, class_name)
-    raw = root / folder / "raw" if base is not HeterophilousNpz else root / folder / f"{options['name']}.npz"
-    # Classes of many datasets add the name's folder themselves.
-    class_root = root / folder
-    if "name" in options and base is not HeterophilousNpz:
-        class_root = class_root.parents[1] if options.get("split") == "geom-gcn" else class_root.parent
+    if folder.endswith(".npz"):
+        raw, class_root = root / folder, (root / folder).parent
+    else:
+        raw, class_root = root / folder / "raw", root / folder
+        if "name" in options:  # Classes of many datasets add the name's folder themselves.
+            class_root = class_root.parents[1] if options.get("split") == "geom-gcn" else class_root.parent
 
     def sources() -> list[Path]:
         files = [raw] if raw.is_file() else list(raw.rglob("*"))
@@ -77,9 +78,9 @@ def _plain(slices: Any) -> dict[str, Any] | None:
 
 
 def _reader(base: type, scratch: Path, name: str) -> type:
-    """A subclass of PyG's class that writes its processed files to ``scratch`` and downloads in one step."""
+    """A subclass of PyG's class that writes nothing but to ``scratch``, and downloads whole or not at all."""
 
-    class Reader(base):  # type: ignore[misc, valid-type]
+    class Reader(base):
         @property
         def processed_dir(self) -> str:
             return str(scratch)
@@ -98,6 +99,14 @@ def _reader(base: type, scratch: Path, name: str) -> type:
                 self.save([data], self.processed_paths[0])
             else:
                 super().process()
+
+        # Processed data goes from one to the other in memory: what is kept on disk is for cached() to say.
+        @classmethod
+        def save(cls, data_list: Any, path: str) -> None:
+            cls._kept = cls.collate(data_list)
+
+        def load(self, path: str, data_cls: type = Data) -> None:
+            self._data, self.slices = self._kept
 
     Reader.__name__ = base.__name__
     return Reader

