@@ -1,0 +1,188 @@
+"""A graph as sorted neighbour lists: membership, removal and dropout of edges without another sort."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+from graphkit.ops.cpu import neighbors as cpu
+from graphkit.ops.csr import CSR, counts_to_ptr, ptr_to_index, to_csr, transpose
+from graphkit.utils.checks import check_pairs
+
+_MAX_NODES = 3_037_000_499  # num_nodes ** 2 must stay below 2 ** 63
+
+
+class NeighborIndex:
+    r"""The neighbour *sets* of a graph: rows of sorted, distinct node ids.
+
+    Built once in O(E); :meth:`without` and :meth:`dropout` keep the order and never sort again. Duplicate edges count
+    once. Self-loops are kept as neighbours (set operations on pairs leave both ends out anyway).
+
+    Args:
+        edge_index: ``[2, E]`` integer tensor or :class:`torch_geometric.EdgeIndex`; for an undirected graph with both
+            directions of every edge.
+        num_nodes: number of nodes.
+
+    Attributes:
+        rowptr: ``[N + 1]`` int64 offsets.
+        col: ``[E']`` int64 neighbours, ascending in each row.
+        num_nodes: N.
+
+    Raises:
+        IndexError: a node id outside ``[0, num_nodes)``.
+        TypeError, ValueError: wrong type or shape.
+
+    Example:
+        >>> index = NeighborIndex(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> index.degree
+        tensor([1, 2, 1])
+        >>> index.has_edge(torch.tensor([0, 0]), torch.tensor([1, 2]))
+        tensor([ True, False])
+    """
+
+    rowptr: Tensor
+    col: Tensor
+    num_nodes: int
+
+    def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
+        if num_nodes < 0 or num_nodes > _MAX_NODES:
+            raise ValueError(f"num_nodes must be in [0, {_MAX_NODES}] (got {num_nodes})")
+        plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+        check_pairs(plain, num_nodes, "edge_index")
+        csr = to_csr(plain[0], plain[1], num_nodes)
+        row = ptr_to_index(csr.rowptr, csr.col.numel())
+        first = torch.ones_like(csr.col, dtype=torch.bool)
+        first[1:] = (csr.col[1:] != csr.col[:-1]) | (row[1:] != row[:-1])
+        self._set(csr.rowptr, csr.col, num_nodes)
+        if not bool(first.all()):
+            kept = self._masked(first)
+            self._set(kept.rowptr, kept.col, num_nodes)
+
+    def _set(self, rowptr: Tensor, col: Tensor, num_nodes: int) -> None:
+        self.rowptr, self.col, self.num_nodes = rowptr, col, num_nodes
+
+    @classmethod
+    def of(cls, graph: NeighborIndex | Tensor, num_nodes: int) -> NeighborIndex:
+        """``graph`` itself if it is an index already; an ``EdgeIndex`` keeps the index that was built for it."""
+        if isinstance(graph, NeighborIndex):
+            if graph.num_nodes != num_nodes:
+                raise ValueError(f"the graph has {graph.num_nodes} nodes, the features {num_nodes} rows")
+            return graph
+        if not isinstance(graph, EdgeIndex):
+            return cls(graph, num_nodes)
+        known = getattr(graph, "_graphkit_index", None)
+        if known is None or known[0] != (graph._version, num_nodes):
+            known = ((graph._version, num_nodes), cls(graph, num_nodes))
+            graph._graphkit_index = known  # type: ignore[attr-defined]
+        return known[1]
+
+    @classmethod
+    def from_csr(cls, rowptr: Tensor, col: Tensor, num_nodes: int) -> NeighborIndex:
+        """Wrap rows that are sorted and distinct already (not checked)."""
+        index = cls.__new__(cls)
+        index._set(rowptr, col, num_nodes)
+        return index
+
+    @property
+    def num_edges(self) -> int:
+        """Number of (directed) entries."""
+        return self.col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self.col.device
+
+    @cached_property
+    def degree(self) -> Tensor:
+        """``[N]`` int64 numbers of neighbours."""
+        return self.rowptr.diff()
+
+    @cached_property
+    def row(self) -> Tensor:
+        """``[E]`` int64 row of each entry."""
+        return ptr_to_index(self.rowptr, self.col.numel())
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """``[E]`` ascending int64 keys ``row * num_nodes + col``."""
+        return self.row * self.num_nodes + self.col
+
+    @property
+    def edge_index(self) -> Tensor:
+        """``[2, E]`` sorted edges."""
+        return torch.stack([self.row, self.col])
+
+    def to(self, device: torch.device | str) -> NeighborIndex:
+        """The same graph on another device (itself if it is there already)."""
+        if self.device == torch.device(device):
+            return self
+        return self.from_csr(self.rowptr.to(device), self.col.to(device), self.num_nodes)
+
+    def expand(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """All (position in ``nodes``, neighbour) pairs, ``[M]`` each. O(M)."""
+        degree = self.degree[nodes]
+        pointer = counts_to_ptr(degree)
+        batch = ptr_to_index(pointer)
+        entry = torch.arange(batch.numel(), device=batch.device) + (self.rowptr[nodes] - pointer[:-1])[batch]
+        return batch, self.col[entry]
+
+    def find(self, u: Tensor, v: Tensor) -> Tensor:
+        """Entry number of each edge ``(u, v)``, or -1. O(log degree) each."""
+        if self.device.type == "cpu":
+            return cpu.find(self.rowptr, self.col, u, v)
+        if self.col.numel() == 0:
+            return torch.full_like(u, -1)
+        wanted = u * self.num_nodes + v
+        place = torch.searchsorted(self.keys, wanted)
+        place = place.clamp_(max=self.keys.numel() - 1)
+        return torch.where(self.keys[place] == wanted, place, -1)
+
+    def has_edge(self, u: Tensor, v: Tensor) -> Tensor:
+        """Whether each ``(u, v)`` is an edge, as a bool tensor."""
+        return self.find(u, v) >= 0
+
+    def without(self, pairs: Tensor) -> NeighborIndex:
+        """The graph minus ``pairs [2, B]`` in both directions; pairs that are no edges are ignored. O(E + B log d)."""
+        check_pairs(pairs, self.num_nodes, "pairs")
+        keep = torch.ones(self.num_edges + 1, dtype=torch.bool, device=self.device)
+        # A missing pair has place -1, which is the extra slot at the end.
+        keep[self.find(pairs[0], pairs[1])] = False
+        keep[self.find(pairs[1], pairs[0])] = False
+        return self._masked(keep[:-1])
+
+    def dropout(self, p: float, training: bool = True) -> NeighborIndex:
+        """Drop every entry with probability ``p``, the two directions of an edge independently."""
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be in [0, 1] (got {p})")
+        if not training or p == 0:
+            return self
+        return self._masked(torch.rand(self.num_edges, device=self.device) >= p)
+
+    def two_hop(self) -> NeighborIndex:
+        """Neighbours of neighbours (the pattern of A·A), on the CPU through SciPy. O(sum of squared degrees)."""
+        import numpy as np
+        import scipy.sparse as sp
+
+        shape = (self.num_nodes, self.num_nodes)
+        ones = np.ones(self.num_edges, np.float32)
+        adjacency = sp.csr_matrix((ones, self.col.cpu().numpy(), self.rowptr.cpu().numpy()), shape)
+        square = (adjacency @ adjacency).tocsr()
+        square.sort_indices()
+        rowptr, col = (torch.from_numpy(part.astype(np.int64)) for part in (square.indptr, square.indices))
+        return self.from_csr(rowptr, col, self.num_nodes).to(self.device)
+
+    def transposed(self) -> CSR:
+        """CSR of the reversed edges; ``perm`` points into this index's entries."""
+        return transpose(self.rowptr, self.col, self.num_nodes)
+
+    def _masked(self, keep: Tensor) -> NeighborIndex:
+        if self.device.type == "cpu":
+            return self.from_csr(*cpu.masked(self.rowptr, self.col, keep), self.num_nodes)
+        kept = counts_to_ptr(keep.long())
+        return self.from_csr(kept[self.rowptr], self.col[keep], self.num_nodes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_nodes={self.num_nodes}, num_edges={self.num_edges})"
