@@ -5,7 +5,7 @@ Every function depends only on its arguments and a seed: the same seed gives the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -58,8 +58,11 @@ class LinkSplit:
 
     def to(self, device: str | torch.device) -> LinkSplit:
         """The same split with every tensor on ``device``."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor)})
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value.to(device) if isinstance(value, Tensor) else value
+        return LinkSplit(**moved)
 
     def __repr__(self) -> str:
         valid = self.valid_neg.size(1) if self.valid_neg_target is None else self.valid_neg_target.numel()
@@ -92,7 +95,7 @@ class IndexSplit:
 
     def masks(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """The three parts as boolean masks ``[size]``."""
-        return tuple(index_to_mask(ids, size) for ids in (self.train, self.valid, self.test))  # type: ignore
+        return tuple(index_to_mask(ids, size) for ids in (self.train, self.valid, self.test))
 
     def to(self, device: str | torch.device) -> IndexSplit:
         """The same split with every tensor on ``device``."""
