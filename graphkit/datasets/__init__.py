@@ -1,5 +1,6 @@
 """Named datasets with their protocols: shipped, PyG, OGB; splits as code; converters from other libraries."""
 
+from graphkit.datasets.convert import from_networkx, to_data, to_dgl, to_networkx, to_scipy, to_sparse_tensor
 from graphkit.datasets.dataset import PROTOCOLS, Dataset, DatasetInfo
 from graphkit.datasets.ogb import load_ogb
 from graphkit.datasets.registry import available, info, load
@@ -24,6 +25,7 @@ __all__ = [
     "NCNRandomLinkSplit",
     "available",
     "fold_split",
+    "from_networkx",
     "info",
     "load",
     "load_ogb",
@@ -32,4 +34,9 @@ __all__ = [
     "random_node_split",
     "sample_non_edges",
     "time_split",
+    "to_data",
+    "to_dgl",
+    "to_networkx",
+    "to_scipy",
+    "to_sparse_tensor",
 ]

@@ -123,7 +123,7 @@ def to_sparse_tensor(data: Data, *, transposed: bool = False) -> Any:
 
 
 def to_dgl(data: Data) -> Any:
-    """A DGL graph (extra ``dgl``) with the tensors of nodes and edges; ``x``, ``y``, ``edge_weight`` get DGL's names."""
+    """A DGL graph (extra ``dgl``) with the tensors of nodes and edges, named as in DGL's own datasets."""
     _check(data)
     dgl = require("dgl", "dgl")
     graph = dgl.graph((data.edge_index[0], data.edge_index[1]), num_nodes=data.num_nodes)

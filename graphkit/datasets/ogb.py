@@ -362,7 +362,10 @@ def _download(name: str, url: str, folder: Path, missing: list[Path]) -> None:
         if size and archive.stat().st_size != size:
             raise OSError(f"the connection ended after {archive.stat().st_size} of {size} bytes")
         unpack(archive, scratch / "files")
-        (content,) = [path for path in (scratch / "files").iterdir() if path.is_dir()]
+        folders = [path for path in (scratch / "files").iterdir() if path.is_dir()]
+        if len(folders) != 1:
+            raise ValueError(f"the archive must hold one folder (got {len(folders)})")
+        content = folders[0]
         absent = [path for path in missing if not (content / path.relative_to(folder)).exists()]
         if absent:
             raise FileNotFoundError(f"{absent[0].name} is not in the archive")

@@ -18,6 +18,7 @@ import scipy.sparse
 import torch
 
 _array = np.empty(0).__reduce__()[0]
+_buffer = np.empty(0).__reduce_ex__(5)[0]
 _scalar = np.float32(0).__reduce__()[0]
 ADMITTED: dict[tuple[str, str], Any] = {
     ("__builtin__", "list"): list,
@@ -29,6 +30,8 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy.core.multiarray", "_reconstruct"): _array,
     ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.numeric", "_frombuffer"): _buffer,
+    ("numpy._core.numeric", "_frombuffer"): _buffer,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("scipy.sparse.csr", "csr_matrix"): scipy.sparse.csr_matrix,

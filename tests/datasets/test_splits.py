@@ -93,9 +93,7 @@ def test_ncn_split_as_a_transform():
     assert "edge_label_index" not in data
 
 
-@pytest.mark.parametrize(
-    ("edges", "num_nodes"), [([[], []], 1), ([[], []], 5), ([[0], [0]], 1), ([[0, 1], [1, 2]], 3)]
-)
+@pytest.mark.parametrize(("edges", "num_nodes"), [([[], []], 1), ([[], []], 5), ([[0], [0]], 1), ([[0, 1], [1, 2]], 3)])
 def test_ncn_split_of_too_few_edges(edges, num_nodes):
     data = Data(edge_index=torch.tensor(edges, dtype=torch.long).view(2, -1), num_nodes=num_nodes)
     with pytest.raises(ValueError, match="undirected edges, too few"):
