@@ -1,0 +1,17 @@
+"""Neural modules: layers, decoders and models, each a ``torch.nn.Module`` with the signatures of PyG."""
+
+from graphkit.nn.conv import PureConv, SparseLinear, propagate, sparsify
+from graphkit.nn.decoder import NCNCDecoder, NCNDecoder
+from graphkit.nn.models import LinkHeuristic, LinkPredictor, PureGNN
+
+__all__ = [
+    "LinkHeuristic",
+    "LinkPredictor",
+    "NCNCDecoder",
+    "NCNDecoder",
+    "PureConv",
+    "PureGNN",
+    "SparseLinear",
+    "propagate",
+    "sparsify",
+]

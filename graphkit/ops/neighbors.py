@@ -161,6 +161,29 @@ class NeighborIndex:
             return self
         return self._masked(torch.rand(self.num_edges, device=self.device) >= p)
 
+    def sample_non_edges(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw pairs ``[2, num_samples]`` of distinct nodes that are no edges, uniformly and with replacement.
+
+        Exact: pairs are proposed uniformly and edges rejected. They are drawn on the CPU, so that every device gets the
+        same ones.
+
+        Raises:
+            ValueError: fewer than one pair in a thousand is no edge.
+        """
+        total = self.num_nodes * (self.num_nodes - 1)
+        free = total - self.num_edges
+        if num_samples and free * 1000 < total or total == 0:
+            raise ValueError(f"the graph is too dense for negatives: {free} of {total} ordered pairs are no edges")
+        kept: list[Tensor] = []
+        missing = num_samples
+        while missing > 0:
+            wanted = int(1.05 * missing * total / free) + 16
+            pairs = torch.randint(self.num_nodes, (2, wanted), generator=generator).to(self.device)
+            pairs = pairs[:, (pairs[0] != pairs[1]) & ~self.has_edge(pairs[0], pairs[1])][:, :missing]
+            kept.append(pairs)
+            missing -= pairs.size(1)
+        return torch.cat(kept, dim=1) if kept else torch.empty(2, 0, dtype=torch.long, device=self.device)
+
     def two_hop(self) -> NeighborIndex:
         """Neighbours of neighbours (the pattern of A·A), on the CPU through SciPy. O(sum of squared degrees)."""
         import numpy as np

@@ -1,0 +1,7 @@
+"""Whole networks."""
+
+from graphkit.nn.models.link_heuristic import LinkHeuristic
+from graphkit.nn.models.link_predictor import LinkPredictor
+from graphkit.nn.models.pure_gnn import PureGNN
+
+__all__ = ["LinkHeuristic", "LinkPredictor", "PureGNN"]

@@ -1,0 +1,6 @@
+"""Kinds of problems: each owns its split, loss and metrics."""
+
+from graphkit.train.tasks.link_prediction import LinkPredictionTask
+from graphkit.train.tasks.task import Task
+
+__all__ = ["LinkPredictionTask", "Task"]

@@ -1,0 +1,54 @@
+"""A linear layer for features that are mostly zero, such as bags of words."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphkit.ops import spmm
+
+
+class SparseLinear(nn.Linear):
+    """Input dropout and a linear map, for dense features or a sparse CSR matrix.
+
+    A bag of words with 1 % of entries set costs 1 % of the multiplications and of the dropout draws; the result is the
+    same function of the same features.
+
+    Args:
+        in_channels, out_channels: sizes.
+        dropout: probability of dropping an input entry while training.
+        bias: add a bias.
+
+    Shapes:
+        - **input:** ``[N, in_channels]``, strided or ``torch.sparse_csr``
+        - **output:** ``[N, out_channels]``
+
+    Raises:
+        ValueError: the input has another width.
+
+    Example:
+        >>> x = torch.eye(4)
+        >>> layer = SparseLinear(4, 2)
+        >>> torch.allclose(layer(x), layer(x.to_sparse_csr()))
+        True
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, bias)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 2 or x.size(1) != self.in_features:
+            raise ValueError(f"x must have shape [N, {self.in_features}] (got {list(x.shape)})")
+        if x.is_sparse_csr:
+            values = F.dropout(x.values(), self.dropout, self.training)
+            out = spmm(x.crow_indices(), x.col_indices(), self.weight.t().contiguous(), values)
+            return out if self.bias is None else out + self.bias
+        return F.linear(F.dropout(x, self.dropout, self.training), self.weight, self.bias)
+
+
+def sparsify(x: Tensor, density: float = 0.1) -> Tensor:
+    """``x`` as a sparse CSR matrix if at most a share ``density`` of it is not zero, else ``x`` itself."""
+    if x.is_sparse_csr or int(x.count_nonzero()) > density * x.numel():
+        return x
+    return x.to_sparse_csr()

@@ -1,0 +1,172 @@
+"""Link prediction: targets removed from the input graph, negatives of each epoch, ranking metrics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphkit.datasets.splits import LinkSplit
+from graphkit.nn import sparsify
+from graphkit.ops import NeighborIndex
+from graphkit.train.metrics import hits_at_k, mrr_per_source, mrr_shared, roc_auc
+from graphkit.train.tasks.task import Task
+from graphkit.utils.checks import check_choice, check_features, check_range
+from graphkit.utils.seed import stream
+
+
+class LinkPredictionTask(Task):
+    r"""Predict held-out links from the others, as in `"Neural Common Neighbor with Completion for Link Prediction"
+    <https://arxiv.org/abs/2302.00890>`_.
+
+    Each step scores a batch of training links and as many non-links; the loss is the mean of
+    :math:`\mathrm{softplus}(-s)` over links plus that of :math:`\mathrm{softplus}(s)` over non-links. Non-links are
+    drawn once an epoch, uniformly among the pairs that are no training links.
+
+    Args:
+        split: the graph and its links; see :class:`~graphkit.datasets.splits.LinkSplit`.
+        batch_size: links a step; at most all of them. The last short batch is dropped.
+        metrics: among ``"Hits@K"``, ``"MRR"`` and ``"AUC"``; the first chooses the epoch. Values are in percent.
+        target_link_removal: take a batch's own links (both directions) out of the input graph.
+        negatives: ``"uniform"`` pairs, or ``"source"``: random tails for the sources of the links.
+        seed: seed of the order and the negatives.
+        eval_batch_size: pairs scored at once in evaluation.
+        evaluator: an official evaluator (``ogb.linkproppred.Evaluator``), which replaces ``metrics``.
+
+    Raises:
+        ValueError: no training links, an unknown metric, features of the wrong length or not finite.
+
+    Example:
+        >>> from graphkit.datasets import load
+        >>> task = LinkPredictionTask(load("pyimports").split(seed=0), batch_size=1024)
+    """
+
+    def __init__(
+        self,
+        split: LinkSplit,
+        batch_size: int,
+        metrics: tuple[str, ...] = ("Hits@100", "Hits@50", "Hits@20", "Hits@10", "Hits@1", "MRR", "AUC"),
+        *,
+        target_link_removal: bool = True,
+        negatives: str = "uniform",
+        seed: int = 0,
+        eval_batch_size: int = 65536,
+        evaluator: Any = None,
+    ) -> None:
+        check_range(batch_size, "batch_size", 1)
+        check_range(eval_batch_size, "eval_batch_size", 1)
+        check_choice(negatives, "negatives", ("uniform", "source"))
+        if split.train_pos.size(1) == 0:
+            raise ValueError("split holds no training links; give it edges to learn from")
+        for name in metrics:
+            if not re.fullmatch(r"Hits@[1-9]\d*|MRR|AUC", name):
+                raise ValueError(f"metrics must be Hits@K, MRR or AUC (got {name!r})")
+        if split.x is not None and check_features(split.x, "split.x").size(0) != split.num_nodes:
+            raise ValueError(f"split.x must have {split.num_nodes} rows, one a node (got {split.x.size(0)})")
+        self.split, self.metrics = split, metrics
+        self.evaluator = evaluator
+        self.monitor = _official_name(evaluator) if evaluator is not None else metrics[0]
+        self.batch_size = min(batch_size, split.train_pos.size(1))
+        self.target_link_removal, self.negatives = target_link_removal, negatives
+        self.seed, self.eval_batch_size = seed, eval_batch_size
+        self.x = None if split.x is None else sparsify(split.x)
+        self.train_graph = NeighborIndex(split.train_edge_index, split.num_nodes)
+        same = split.test_edge_index is split.train_edge_index
+        self.test_graph = self.train_graph if same else NeighborIndex(split.test_edge_index, split.num_nodes)
+        if target_link_removal and 2 * self.batch_size >= self.train_graph.num_edges:
+            raise ValueError(
+                f"batch_size={batch_size} takes every training edge out of the input graph "
+                f"({self.train_graph.num_edges // 2} edges); use a smaller batch or target_link_removal=False"
+            )
+
+    @property
+    def num_nodes(self) -> int:
+        return self.split.num_nodes
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features, 0 if there are none."""
+        return 0 if self.x is None else self.x.size(1)
+
+    def num_batches(self) -> int:
+        return self.split.train_pos.size(1) // self.batch_size
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = stream(self.seed, epoch)
+        pos = self.split.train_pos
+        order = torch.randperm(pos.size(1), generator=generator)
+        if self.negatives == "source":
+            tails = torch.randint(self.num_nodes, (pos.size(1),), generator=generator)
+            neg = torch.stack([pos[0], tails.to(pos.device)])
+        else:
+            neg = self.train_graph.sample_non_edges(pos.size(1), generator)
+        order = order.to(pos.device)
+        for step in range(self.num_batches()):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield pos[:, chosen], neg[:, chosen]
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pos, neg = batch
+        graph = self.train_graph.without(pos) if self.target_link_removal else self.train_graph
+        pos, neg = pos[:, self.rank :: self.world_size], neg[:, self.rank :: self.world_size]
+        score = model(self.x, graph, torch.cat([pos, neg], dim=1))[:, 0]
+        return F.softplus(-score[: pos.size(1)]).mean() + F.softplus(score[pos.size(1) :]).mean()
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        pos, neg = self.scores(model, split)
+        if self.evaluator is not None:
+            key = {"y_pred_pos": pos, "y_pred_neg": neg}
+            found = self.evaluator.eval(key)
+            return {_title(name): 100 * float(torch.as_tensor(value).mean()) for name, value in found.items()}
+        if neg.dim() == 2:
+            return {"MRR": 100 * mrr_per_source(pos, neg)}
+        functions = {"MRR": mrr_shared, "AUC": roc_auc}
+        return {
+            name: 100 * (functions[name](pos, neg) if name in functions else hits_at_k(pos, neg, int(name[5:])))
+            for name in self.metrics
+        }
+
+    @torch.no_grad()
+    def scores(self, model: nn.Module, split: str) -> tuple[Tensor, Tensor]:
+        """Scores of the links ``[P]`` and the negatives (``[M]``, or ``[P, k]`` of each link's own) of a split."""
+        check_choice(split, "split", ("valid", "test"))
+        model.eval()
+        parts = self.split
+        if split == "valid":
+            graph, pos, neg, tails = self.train_graph, parts.valid_pos, parts.valid_neg, parts.valid_neg_target
+        else:
+            graph, pos, neg, tails = self.test_graph, parts.test_pos, parts.test_neg, parts.test_neg_target
+        if tails is not None:
+            neg = torch.stack([pos[0].repeat_interleave(tails.size(1)), tails.reshape(-1)])
+        z = model.encode(self.x, graph)  # type: ignore[operator]
+
+        def score(pairs: Tensor) -> Tensor:
+            chunks = pairs.split(self.eval_batch_size, dim=1)
+            return torch.cat([model.decode(z, graph, chunk)[:, 0].float() for chunk in chunks])  # type: ignore[operator]
+
+        found = score(pos), score(neg)
+        return found if tails is None else (found[0], found[1].view(tails.shape))
+
+    def to(self, device: torch.device | str) -> LinkPredictionTask:
+        self.split = self.split.to(device)
+        self.x = None if self.x is None else self.x.to(device)
+        same = self.test_graph is self.train_graph
+        self.train_graph = self.train_graph.to(device)
+        self.test_graph = self.train_graph if same else self.test_graph.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.split}, batch_size={self.batch_size})"
+
+
+def _title(name: str) -> str:
+    return "MRR" if name.startswith("mrr") else name.replace("hits", "Hits").replace("rocauc", "AUC")
+
+
+def _official_name(evaluator: Any) -> str:
+    return _title(evaluator.eval_metric)
