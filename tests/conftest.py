@@ -27,3 +27,15 @@ def data_root() -> Path:
     if not (root / "planetoid").is_dir() and not (root / "ogb").is_dir():
         pytest.skip("no real data: set GRAPHKIT_ROOT")
     return root
+
+
+@pytest.fixture(scope="session")
+def needs(data_root):
+    """``needs("ogb/ogbl_ddi")``: the folder of real data, if it holds this part; skips otherwise."""
+
+    def root_with(part: str) -> Path:
+        if not (data_root / part).exists():
+            pytest.skip(f"{part} is not among the real data under {data_root}")
+        return data_root
+
+    return root_with

@@ -156,6 +156,11 @@ def _wanted(folder: Path, kind: str, meta: Mapping[str, Any]) -> list[Path]:
         names = ["edge.csv.gz", "num-node-list.csv.gz", "num-edge-list.csv.gz"]
         names += ["node-feat.csv.gz"] * (meta["has_node_attr"] == "True")
         names += ["edge-feat.csv.gz"] * (meta["has_edge_attr"] == "True")
+        for listed in (meta["additional node files"], meta["additional edge files"]):
+            # Early archives of ogbn-proteins call node_species by another name.
+            names += [f"{n}.csv.gz" for n in listed.split(",") if n not in ("None", "node_species")]
+    if kind != "ogbl":
+        names.append(f"{'graph' if kind == 'ogbg' else 'node'}-label.{'npz' if names == ['data.npz'] else 'csv.gz'}")
     split = folder / "split" / meta["split"]
     if not (split / "split_dict.pt").exists():
         ending = "pt" if kind == "ogbl" else "csv.gz"
@@ -346,19 +351,13 @@ def _facts(name: str, kind: str, meta: Mapping[str, Any], content: Mapping[str, 
 
 def _download(name: str, url: str, folder: Path, missing: list[Path]) -> None:
     """Fetch and unpack OGB's archive beside ``folder``, and move it there only when whole."""
+    scratch = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".download-"))
-    except OSError as error:
-        raise missing_files(name, missing, f"{folder.parent} cannot be written: {error.strerror}") from error
-    try:
-        archive = scratch / "archive.zip"
-        with fail_fast(url), urllib.request.urlopen(url) as answer, open(archive, "wb") as file:
-            size = int(answer.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
-                while chunk := answer.read(1 << 20):
-                    file.write(chunk)
-                    bar.update(len(chunk))
+        with fail_fast(url):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".download-"))
+            archive = scratch / "archive.zip"
+            size = _fetch(url, archive, name)
         if size and archive.stat().st_size != size:
             raise OSError(f"the connection ended after {archive.stat().st_size} of {size} bytes")
         unpack(archive, scratch / "files")
@@ -377,7 +376,19 @@ def _download(name: str, url: str, folder: Path, missing: list[Path]) -> None:
     except Exception as error:
         raise missing_files(name, missing, str(error).splitlines()[0] if str(error) else repr(error)) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch(url: str, path: Path, name: str) -> int:
+    """Copy ``url`` to ``path``; returns the length that the server stated, or 0."""
+    with urllib.request.urlopen(url) as answer, open(path, "wb") as file:
+        size = int(answer.headers.get("Content-Length") or 0)
+        with tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
+            while chunk := answer.read(1 << 20):
+                file.write(chunk)
+                bar.update(len(chunk))
+    return size
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ without hanging) and the reader of pickled files are replaced.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import socket
@@ -65,7 +64,7 @@ def read_pyg(class_name: str, folder: str, root: Path, label: str, /, **options:
         return [file for file in files if file.is_file() and not file.name.startswith(".")]
 
     def build() -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
+        with tempfile.TemporaryDirectory() as scratch:
             dataset = _reader(base, Path(scratch), label)(root=str(class_root), **options)
         return {"data": dataset._data.to_dict(), "slices": _plain(dataset.slices)}
 
@@ -89,6 +88,10 @@ def _reader(base: type, scratch: Path, name: str) -> type:
             missing = [path for path in map(Path, self.raw_paths) if not path.exists()]
             if missing:
                 _fetch(self, missing, name)
+
+        def _process(self) -> None:
+            self.log = False
+            super()._process()
 
         def process(self) -> None:
             if base is torch_geometric.datasets.Planetoid:
@@ -125,15 +128,13 @@ def _geom_gcn_masks(folder: Path, name: str) -> list[torch.Tensor]:
 
 def _fetch(dataset: Any, missing: list[Path], name: str) -> None:
     """Download to a folder beside the target and move the files only when all are there."""
-    target = Path(dataset.root)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target, prefix=".download-"))
-    except OSError as error:
-        raise missing_files(name, missing, f"{target} cannot be written: {error.strerror}") from error
-    raw, dataset.root = Path(dataset.raw_dir), str(scratch)
+    target, raw = Path(dataset.root), Path(dataset.raw_dir)
+    scratch = None
     try:
         with fail_fast(getattr(dataset, "url", "https://drive.usercontent.google.com")):
+            target.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=target, prefix=".download-"))
+            dataset.root = str(scratch)
             os.makedirs(dataset.raw_dir, exist_ok=True)
             dataset.download()
         got = Path(dataset.raw_dir)
@@ -148,7 +149,8 @@ def _fetch(dataset: Any, missing: list[Path], name: str) -> None:
         raise missing_files(name, missing, str(error).splitlines()[0] if str(error) else repr(error)) from error
     finally:
         dataset.root = str(target)
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -119,8 +119,8 @@ def test_ncn_split_refuses_ids_outside_the_graph():
         NCNRandomLinkSplit().split(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=5))
 
 
-def test_cora_has_the_published_counts(data_root):
-    split = load("Cora", data_root).split(0)
+def test_cora_has_the_published_counts(needs):
+    split = load("Cora", needs("planetoid/Cora")).split(0)
     assert split.train_pos.size(1) == 3696
     assert split.valid_pos.size(1) == 527
     assert split.test_pos.size(1) == 1055
