@@ -2,9 +2,10 @@
 
 from graphkit.nn.conv import PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.decoder import NCNCDecoder, NCNDecoder
-from graphkit.nn.models import LinkHeuristic, LinkPredictor, PureGNN
+from graphkit.nn.models import GNN, LinkHeuristic, LinkPredictor, PureGNN
 
 __all__ = [
+    "GNN",
     "LinkHeuristic",
     "LinkPredictor",
     "NCNCDecoder",

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from graphkit.ops.cpu import common_neighbors as cpu
 from graphkit.ops.csr import counts_to_ptr, ptr_to_index
+from graphkit.ops.cuda import has_triton
 from graphkit.ops.neighbors import NeighborIndex
-from graphkit.ops.spmm import _spmm_transposed
+from graphkit.ops.spmm import _spmm_transposed, spmm_reference
 from graphkit.utils.checks import check_pairs
 
 
@@ -79,14 +80,23 @@ def common_neighbors(
         raise ValueError(f"max_neighbors must be None or >= 1 (got {max_neighbors})")
     src, dst = check_pairs(edge_label_index, index.num_nodes).long()
     second = index if other is None else other
-    if index.device.type == "cpu":
-        parts = cpu.intersect(index.rowptr, index.col, second.rowptr, second.col, src, dst, return_residual)
-        lists = [NodeLists(pointer, node) for pointer, node in parts]
-    else:
-        lists = _intersect_reference(index, second, src, dst, return_residual)
+    lists = _intersect(index, second, src, dst, return_residual)
     if not return_residual:
         return CommonNeighbors(lists[0])
     return CommonNeighbors(lists[0], *(subsample(part, max_neighbors) for part in lists[1:]))
+
+
+def _intersect(
+    first: NeighborIndex, second: NeighborIndex, src: Tensor, dst: Tensor, residual: bool
+) -> list[NodeLists]:
+    graph = (first.rowptr, first.col, second.rowptr, second.col)
+    if first.device.type == "cpu":
+        return [NodeLists(*part) for part in cpu.intersect(*graph, src, dst, residual)]
+    if first.col.is_cuda and has_triton():
+        from graphkit.ops.cuda import common_neighbors as cuda
+
+        return [NodeLists(*part) for part in cuda.intersect(*graph, src, dst, residual)]
+    return _intersect_reference(first, second, src, dst, residual)
 
 
 def _intersect_reference(
@@ -151,7 +161,9 @@ def common_neighbor_sum(
         >>> common_neighbor_sum(index, torch.tensor([[0], [1]]), torch.eye(3))
         tensor([[0., 0., 1.]])
     """
-    pairs = check_pairs(edge_label_index, index.num_nodes).long()
+    # A compiled graph cannot stop on the values of a tensor.
+    pairs = edge_label_index if torch.compiler.is_compiling() else check_pairs(edge_label_index, index.num_nodes)
+    pairs = pairs.long()
     if x.dim() != 2 or x.size(0) != index.num_nodes:
         raise ValueError(f"x must have shape [num_nodes={index.num_nodes}, F] (got {list(x.shape)})")
     second = index if other is None else other
@@ -175,14 +187,25 @@ def common_neighbor_count(index: NeighborIndex, edge_label_index: Tensor, other:
     ]
 
 
+def _lists_reference(
+    rowptr: Tensor, col: Tensor, other_rowptr: Tensor, other_col: Tensor, src: Tensor, dst: Tensor
+) -> list[NodeLists]:
+    first = NeighborIndex.from_csr(rowptr, col, rowptr.numel() - 1)
+    second = NeighborIndex.from_csr(other_rowptr, other_col, other_rowptr.numel() - 1)
+    return _intersect_reference(first, second, src, dst, False)
+
+
 @torch.library.custom_op("graphkit::common_neighbor_sum", mutates_args=())
 def _sum(
     rowptr: Tensor, col: Tensor, other_rowptr: Tensor, other_col: Tensor, src: Tensor, dst: Tensor, x: Tensor
 ) -> Tensor:
-    if x.is_cuda:
+    if x.is_cuda and has_triton():
         from graphkit.ops.cuda import common_neighbors as cuda
 
         return cuda.common_neighbor_sum(rowptr, col, other_rowptr, other_col, src, dst, x)
+    if x.device.type != "cpu":
+        (lists,) = _lists_reference(rowptr, col, other_rowptr, other_col, src, dst)
+        return spmm_reference(lists.ptr, lists.node, x)
     if x.dtype not in (torch.float32, torch.float64):
         return cpu.common_neighbor_sum(rowptr, col, other_rowptr, other_col, src, dst, x.float()).to(x.dtype)
     return cpu.common_neighbor_sum(rowptr, col, other_rowptr, other_col, src, dst, x)
@@ -197,10 +220,13 @@ def _(rowptr, col, other_rowptr, other_col, src, dst, x):
 def _sum_backward(
     rowptr: Tensor, col: Tensor, other_rowptr: Tensor, other_col: Tensor, src: Tensor, dst: Tensor, grad: Tensor, n: int
 ) -> Tensor:
-    if grad.is_cuda:
+    if grad.is_cuda and has_triton():
         from graphkit.ops.cuda import common_neighbors as cuda
 
         return cuda.common_neighbor_sum_backward(rowptr, col, other_rowptr, other_col, src, dst, grad, n)
+    if grad.device.type != "cpu":
+        (lists,) = _lists_reference(rowptr, col, other_rowptr, other_col, src, dst)
+        return _spmm_transposed(lists.ptr, lists.node, grad, None, n)
     ((pointer, node),) = cpu.intersect(rowptr, col, other_rowptr, other_col, src, dst, residual=False)
     return _spmm_transposed(pointer, node, grad, None, n)
 

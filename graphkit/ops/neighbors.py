@@ -172,7 +172,7 @@ class NeighborIndex:
         """
         total = self.num_nodes * (self.num_nodes - 1)
         free = total - self.num_edges
-        if num_samples and free * 1000 < total or total == 0:
+        if (num_samples and free * 1000 < total) or total == 0:
             raise ValueError(f"the graph is too dense for negatives: {free} of {total} ordered pairs are no edges")
         kept: list[Tensor] = []
         missing = num_samples

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from graphkit.ops.cpu import spmm as cpu
 from graphkit.ops.csr import ptr_to_index, transpose
+from graphkit.ops.cuda import has_triton
 
 _CPU_DTYPES = (torch.float32, torch.float64)
 
@@ -48,11 +49,11 @@ def spmm_reference(rowptr: Tensor, col: Tensor, x: Tensor, weight: Tensor | None
 
 @torch.library.custom_op("graphkit::spmm", mutates_args=())
 def _spmm(rowptr: Tensor, col: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
-    if x.is_cuda:
+    if x.is_cuda and has_triton():
         from graphkit.ops.cuda import spmm as cuda
 
         return cuda.spmm(rowptr, col, x, weight)
-    if x.dtype in _CPU_DTYPES:
+    if x.dtype in _CPU_DTYPES and x.device.type == "cpu":
         return cpu.spmm(rowptr, col, x, weight)
     return spmm_reference(rowptr, col, x, weight)
 
@@ -64,7 +65,7 @@ def _(rowptr: Tensor, col: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("graphkit::spmm_transposed", mutates_args=())
 def _spmm_transposed(rowptr: Tensor, col: Tensor, grad: Tensor, weight: Tensor | None, num_cols: int) -> Tensor:
-    if grad.is_cuda:
+    if grad.is_cuda and has_triton():
         from graphkit.ops.cuda import spmm as cuda
 
         return cuda.spmm_transposed(rowptr, col, grad, weight, num_cols)
@@ -80,6 +81,10 @@ def _(rowptr: Tensor, col: Tensor, grad: Tensor, weight: Tensor | None, num_cols
 @torch.library.custom_op("graphkit::sampled_dot", mutates_args=())
 def sampled_dot(rowptr: Tensor, col: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """``[E]`` dot products ``left[row_e] . right[col_e]``: the gradient of :func:`spmm` with respect to its weights."""
+    if left.is_cuda and has_triton():
+        from graphkit.ops.cuda import spmm as cuda
+
+        return cuda.sampled_dot(rowptr, col, left, right)
     if left.dtype in _CPU_DTYPES and left.device.type == "cpu":
         return cpu.sampled_dot(rowptr, col, left, right)
     return (left[ptr_to_index(rowptr, col.numel())] * right[col]).sum(1)

@@ -196,17 +196,16 @@ class Trainer:
             raise ValueError(f"the loss became {mean} in epoch {epoch}; lower the learning rate or check the features")
         return mean
 
-    def _evaluate(
-        self, model: nn.Module, task: Task, epoch: int, row: dict[str, float], result: FitResult
-    ) -> set[str]:
+    def _evaluate(self, model: nn.Module, task: Task, epoch: int, row: dict[str, float], result: FitResult) -> set[str]:
         """Score validation, and the test split where validation is a new best; returns the metrics that improved."""
         valid = task.evaluate(model, "valid")
         row.update({f"valid/{name}": value for name, value in valid.items()})
         better = {name for name, value in valid.items() if value > result.best.get(name, {}).get("valid", -math.inf)}
         if better:
             test = task.evaluate(model, "test")
-            for name in better:
-                result.best[name] = {"epoch": epoch, "valid": valid[name], "test": test[name]}
+            for name in valid:
+                if name in better:
+                    result.best[name] = {"epoch": epoch, "valid": valid[name], "test": test[name]}
         return better
 
     def _save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,11 +41,21 @@ class SparseLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 2 or x.size(1) != self.in_features:
             raise ValueError(f"x must have shape [N, {self.in_features}] (got {list(x.shape)})")
-        if x.is_sparse_csr:
-            values = F.dropout(x.values(), self.dropout, self.training)
-            out = spmm(x.crow_indices(), x.col_indices(), self.weight.t().contiguous(), values)
-            return out if self.bias is None else out + self.bias
-        return F.linear(F.dropout(x, self.dropout, self.training), self.weight, self.bias)
+        x = sparse_dropout(x, self.dropout, self.training)
+        if not x.is_sparse_csr:
+            return F.linear(x, self.weight, self.bias)
+        out = spmm(x.crow_indices(), x.col_indices(), self.weight.t().contiguous(), x.values())
+        return out if self.bias is None else out + self.bias
+
+
+def sparse_dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout; of a sparse CSR matrix only the stored entries are drawn, since zeros stay zero anyway."""
+    if not x.is_sparse_csr:
+        return F.dropout(x, p, training)
+    if not training or p == 0:
+        return x
+    values = F.dropout(x.values(), p)
+    return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False)
 
 
 def sparsify(x: Tensor, density: float = 0.1) -> Tensor:

@@ -1,7 +1,8 @@
 """Whole networks."""
 
+from graphkit.nn.models.gnn import GNN
 from graphkit.nn.models.link_heuristic import LinkHeuristic
 from graphkit.nn.models.link_predictor import LinkPredictor
 from graphkit.nn.models.pure_gnn import PureGNN
 
-__all__ = ["LinkHeuristic", "LinkPredictor", "PureGNN"]
+__all__ = ["GNN", "LinkHeuristic", "LinkPredictor", "PureGNN"]

@@ -74,7 +74,9 @@ class LinkHeuristic(nn.Module):
             there = _walk_scores(graph, pairs, step, weights, self.block_size)
             return (there + _walk_scores(graph, pairs.flip(0), step, weights, self.block_size))[:, None]
         degree = graph.degree.float()
-        feature = {"aa": 1 / degree.clamp(min=2).log(), "ra": 1 / degree.clamp(min=1)}.get(self.kind, degree.new_ones(1))
+        feature = {"aa": 1 / degree.clamp(min=2).log(), "ra": 1 / degree.clamp(min=1)}.get(
+            self.kind, degree.new_ones(1)
+        )
         shared = common_neighbor_sum(graph, pairs, feature.expand(graph.num_nodes)[:, None].contiguous())
         if self.kind == "jaccard":
             united = (degree[pairs[0]] + degree[pairs[1]])[:, None] - shared

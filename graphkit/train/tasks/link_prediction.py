@@ -152,6 +152,14 @@ class LinkPredictionTask(Task):
         found = score(pos), score(neg)
         return found if tails is None else (found[0], found[1].view(tails.shape))
 
+    def histogram(self, model: nn.Module) -> dict[str, list[float]]:
+        pos, neg = (part.flatten().cpu() for part in self.scores(model, "test"))
+        low, high = torch.aminmax(torch.cat([pos, neg]))
+        edges = torch.linspace(float(low), max(float(high), float(low) + 1e-6), 41)
+        shares = {"links": torch.histogram(pos, edges).hist, "non-links": torch.histogram(neg, edges).hist}
+        rounded = {name: [round(float(v), 5) for v in hist / hist.sum()] for name, hist in shares.items()}
+        return {"edges": [round(float(e), 4) for e in edges], **rounded}
+
     def to(self, device: torch.device | str) -> LinkPredictionTask:
         self.split = self.split.to(device)
         self.x = None if self.x is None else self.x.to(device)

@@ -45,3 +45,7 @@ class Task(ABC):
     @abstractmethod
     def to(self, device: torch.device | str) -> Task:
         """Move the data; returns the task itself."""
+
+    def histogram(self, model: nn.Module) -> dict[str, list[float]]:
+        """Bin edges and shares of test scores by class, for a plot; empty if the task has none."""
+        return {}

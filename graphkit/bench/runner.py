@@ -1,0 +1,206 @@
+"""Runs a recipe: models × seeds, then a table, a record and a plot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from graphkit.bench.plots import plot_record
+from graphkit.bench.records import Record, Row, peak_mb
+from graphkit.train import Experiment, FitResult, make_fabric
+from graphkit.utils.checks import check_range
+from graphkit.utils.io import atomic_write
+
+
+class RecipeLike(Protocol):
+    """What the runner needs to know of a recipe."""
+
+    key: str
+    models: tuple[str, ...]
+    protocol: str
+    reported: dict[tuple[str, str], Any]
+
+    def build(self, config: Any, model: str, seed: int) -> Experiment: ...
+
+
+@dataclass
+class RunOptions:
+    """How to run, apart from the paper's hyperparameters."""
+
+    models: tuple[str, ...] = ()
+    """Models of the table; all of the recipe's if none are named."""
+    runs: int = 1
+    """Seeds; each has its own split and weights."""
+    first_seed: int = 0
+    """The first seed; the others follow."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    precision: str = "32-true"
+    """Precision of training: 32-true, bf16-mixed, 16-mixed or 64-true."""
+    resume: bool = False
+    """Go on where a killed run stopped."""
+    fast: bool = False
+    """A smoke run of seconds, not a result."""
+    out: str = "runs"
+    """Folder of the record, the plot, checkpoints and logs."""
+    tensorboard: bool = False
+    """Also log for TensorBoard (extra tensorboard)."""
+    quiet: bool = False
+    """No progress bars."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | None = None) -> Record:
+    """Train and score every model with every seed, print the table and write the record.
+
+    A finished model and seed is kept in the output folder, and ``resume`` does not repeat it.
+
+    Raises:
+        ValueError: an option out of range.
+        OSError: the output folder cannot be written (found before any training).
+    """
+    check_range(options.runs, "runs", 1)
+    check_range(options.first_seed, "first_seed", 0)
+    folder = Path(options.out) / recipe.key
+    with atomic_write(folder / ".writable") as file:
+        file.write("")
+    (folder / ".writable").unlink()
+    models = options.models or recipe.models
+    seeds = list(range(options.first_seed, options.first_seed + options.runs))
+    record = Record(
+        key=recipe.key,
+        dataset=config.dataset,
+        protocol=recipe.protocol,
+        command=command or shlex.join(["graphkit", *sys.argv[1:]]),
+        rows=[],
+        seeds=seeds,
+        config=dataclasses.asdict(config),
+        monitor="",
+    )
+    console = Console(stderr=True, quiet=options.quiet)
+    fabric = make_fabric(options.device, options.precision)
+    for model in models:
+        outcomes = []
+        for seed in seeds:
+            place = folder / config.dataset / model / f"seed{seed}"
+            outcome = _load(place / "outcome.json", config, seed) if options.resume else None
+            if outcome is None:
+                outcome = _run_one(recipe, config, model, seed, place, options, fabric)
+                if fabric.global_rank == 0:
+                    with atomic_write(place / "outcome.json") as file:
+                        json.dump(outcome, file, allow_nan=False)
+            outcomes.append(outcome)
+        record.monitor = record.monitor or outcomes[0]["monitor"]
+        record.rows += _rows(recipe, config, model, outcomes)
+        if outcomes[0]["history"]:
+            record.curves[model] = outcomes[0]["history"]
+        if outcomes[0]["histogram"]:
+            record.histograms[model] = outcomes[0]["histogram"]
+        main = next(
+            row for row in record.rows if (row.model, row.metric) == (model, record.monitor) and row.split == "test"
+        )
+        console.print(f"  {model:<12} {record.monitor} {main.mean:.2f} ± {main.std:.2f}  ({main.seconds:.1f} s a run)")
+    record.stamp()
+    if fabric.global_rank == 0:
+        path = record.save(options.out)
+        picture = plot_record(record, path.with_suffix(".png"))
+        out = Console(width=None if sys.stdout.isatty() else 120)
+        out.print(result_table(record))
+        out.print(f"record  {path}\nplot    {picture}", highlight=False, soft_wrap=True)
+    return record
+
+
+def _run_one(
+    recipe: RecipeLike, config: Any, model: str, seed: int, place: Path, options: RunOptions, fabric: Any
+) -> dict[str, Any]:
+    experiment = recipe.build(config, model, seed)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    result: FitResult = experiment.run(
+        fabric=fabric,
+        seed=seed,
+        folder=place,
+        resume=options.resume,
+        tensorboard=options.tensorboard,
+        progress=not options.quiet,
+        description=f"{model} seed {seed}",
+    )
+    return {
+        "config": asdict(config),
+        "seed": seed,
+        "monitor": experiment.task.monitor,
+        "best": result.best,
+        "history": result.history,
+        "histogram": experiment.task.histogram(experiment.model),
+        "parameters": experiment.num_parameters(),
+        "seconds": round(result.seconds, 3),
+        "peak_mb": peak_mb(),
+    }
+
+
+def _load(path: Path, config: Any, seed: int) -> dict[str, Any] | None:
+    """A finished run's outcome, if it is whole and of the same settings."""
+    try:
+        outcome = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return outcome if (outcome["config"], outcome["seed"]) == (json.loads(json.dumps(asdict(config))), seed) else None
+
+
+def _rows(recipe: RecipeLike, config: Any, model: str, outcomes: list[dict[str, Any]]) -> list[Row]:
+    rows = []
+    reported = recipe.reported.get((model, config.dataset))
+    peaks = [o["peak_mb"] for o in outcomes if o["peak_mb"] is not None]
+    for split in ("test", "valid"):
+        for metric in outcomes[0]["best"]:
+            figure = None
+            if reported is not None and (split, metric) == ("test", reported.metric):
+                figure = {"mean": reported.mean, "std": reported.std, "source": reported.source}
+            rows.append(
+                Row(
+                    model=model,
+                    metric=metric,
+                    split=split,
+                    values=[round(o["best"][metric][split], 4) for o in outcomes],
+                    reported=figure,
+                    parameters=outcomes[0]["parameters"],
+                    seconds=round(sum(o["seconds"] for o in outcomes) / len(outcomes), 3),
+                    peak_mb=max(peaks) if peaks else None,
+                )
+            )
+    return rows
+
+
+def _cell(row: Row, runs: int) -> str:
+    return f"{row.mean:.2f} ± {row.std:.2f}" if runs > 1 else f"{row.mean:.2f}"
+
+
+def result_table(record: Record) -> Table:
+    """The test rows as a table, a model a line, the paper's figure beside ours."""
+    metrics = list(dict.fromkeys(row.metric for row in record.rows))
+    runs = len(record.seeds)
+    table = Table(title=f"{record.key} on {record.dataset}: test, mean ± std of {runs} run{'s' * (runs > 1)} (percent)")
+    table.add_column("model")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_column("paper", justify="right")
+    table.add_column("parameters", justify="right")
+    table.add_column("s / run", justify="right")
+    for model in dict.fromkeys(row.model for row in record.rows):
+        rows = {row.metric: row for row in record.rows if row.model == model and row.split == "test"}
+        cells = [_cell(rows[metric], runs) for metric in metrics]
+        figure = next((row.reported for row in rows.values() if row.reported), None)
+        paper = "" if figure is None else f"{figure['mean']:.2f}" + (f" ± {figure['std']:.2f}" if figure["std"] else "")
+        any_row = next(iter(rows.values()))
+        table.add_row(model, *cells, paper, f"{any_row.parameters:,}", f"{any_row.seconds:.1f}")
+    return table

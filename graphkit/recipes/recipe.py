@@ -1,0 +1,63 @@
+"""What a recipe is: a paper's settings and how its parts are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from graphkit.datasets import info
+from graphkit.train import Experiment
+from graphkit.utils.checks import check_choice
+
+ModelName = str
+DatasetName = str
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A figure as a paper prints it.
+
+    Args:
+        mean, std: over the paper's runs; ``std`` None if it gives none.
+        metric: the metric's name here.
+        source: where it stands.
+    """
+
+    mean: float
+    std: float | None
+    metric: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A paper's experiments.
+
+    Args:
+        key: its row in ``papers.toml``.
+        config: dataclass of hyperparameters; has a field ``dataset``. Its field docstrings are the ``--help``.
+        settings: for each dataset, the fields that differ from the class's defaults.
+        fast: fields of a smoke run of seconds.
+        models: the models of the table, in order.
+        build: ``build(config, model, seed)`` makes the experiment of one model.
+        reported: the paper's figures by (model, dataset).
+        protocol: the protocol in one sentence.
+    """
+
+    key: str
+    config: type
+    settings: dict[DatasetName, dict[str, Any]]
+    fast: dict[str, Any]
+    models: tuple[ModelName, ...]
+    build: Callable[[Any, ModelName, int], Experiment]
+    protocol: str
+    reported: dict[tuple[ModelName, DatasetName], Reported] = field(default_factory=dict)
+
+    def defaults(self, dataset: str | None = None, fast: bool = False) -> Any:
+        """The config with the settings of ``dataset``; of the first dataset if None."""
+        name = info(dataset or next(iter(self.settings))).name
+        changed = {"dataset": name, **self.settings.get(name, {}), **(self.fast if fast else {})}
+        for key in changed:
+            check_choice(key, f"a setting of {self.key}", [f.name for f in fields(self.config)])
+        return replace(self.config(), **changed)

@@ -1,0 +1,50 @@
+"""One model on one task with its training settings: what a recipe builds and the runner runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphkit.train.tasks.task import Task
+from graphkit.train.trainer import FitResult, Trainer
+
+
+@dataclass
+class Experiment:
+    """Everything needed to train and score one model with one seed.
+
+    Args:
+        task: the problem.
+        model: the network; its weights were drawn under the seed.
+        optimizer: None for a model without training.
+        max_epochs: epochs.
+        patience: evaluations without improvement before stopping; None never.
+        clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
+        eval_every: epochs between evaluations.
+    """
+
+    task: Task
+    model: nn.Module
+    optimizer: torch.optim.Optimizer | None = None
+    max_epochs: int = 0
+    patience: int | None = None
+    clip_grad_norm: float | None = None
+    eval_every: int = 1
+
+    def run(self, **trainer: Any) -> FitResult:
+        """Train and evaluate; ``trainer`` are further arguments of :class:`~graphkit.train.Trainer`."""
+        loop = Trainer(
+            self.max_epochs,
+            patience=self.patience,
+            clip_grad_norm=self.clip_grad_norm,
+            eval_every=self.eval_every,
+            **trainer,
+        )
+        return loop.fit(self.model, self.task, self.optimizer)
+
+    def num_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
