@@ -64,6 +64,7 @@ class Record:
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     hardware: str = ""
+    note: str = ""
 
     def stamp(self) -> Record:
         """Fill in commit, time, versions and hardware."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +25,16 @@ from graphkit.utils.io import atomic_write
 class RecipeLike(Protocol):
     """What the runner needs to know of a recipe."""
 
-    key: str
-    models: tuple[str, ...]
-    protocol: str
-    reported: dict[tuple[str, str], Any]
-
-    def build(self, config: Any, model: str, seed: int) -> Experiment: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def models(self) -> tuple[str, ...]: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def reported(self) -> Mapping[tuple[str, str], Any]: ...
+    @property
+    def build(self) -> Callable[[Any, str, int], Experiment]: ...
 
 
 @dataclass
@@ -54,6 +59,8 @@ class RunOptions:
     """Folder of the record, the plot, checkpoints and logs."""
     tensorboard: bool = False
     """Also log for TensorBoard (extra tensorboard)."""
+    note: str = ""
+    """A remark to keep in the record, such as what else the machine was doing."""
     quiet: bool = False
     """No progress bars."""
     debug: bool = False
@@ -86,6 +93,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
         seeds=seeds,
         config=dataclasses.asdict(config),
         monitor="",
+        note=options.note,
     )
     console = Console(stderr=True, quiet=options.quiet)
     fabric = make_fabric(options.device, options.precision)
@@ -126,15 +134,24 @@ def _run_one(
     experiment = recipe.build(config, model, seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    result: FitResult = experiment.run(
-        fabric=fabric,
-        seed=seed,
-        folder=place,
-        resume=options.resume,
-        tensorboard=options.tensorboard,
-        progress=not options.quiet,
-        description=f"{model} seed {seed}",
-    )
+
+    def train(part: Experiment, name: str, resume: bool) -> FitResult:
+        return part.run(
+            fabric=fabric,
+            seed=seed,
+            folder=place.parent.parent / name / place.name,
+            resume=resume,
+            tensorboard=options.tensorboard,
+            progress=not options.quiet,
+            description=f"{name} seed {seed}",
+        )
+
+    if experiment.start_from is not None:
+        # Its own row of the table has usually trained it already.
+        name, first = experiment.start_from
+        train(first, name, resume=True)
+        experiment.model.load_state_dict(first.model.state_dict())
+    result = train(experiment, model, options.resume)
     return {
         "config": asdict(config),
         "seed": seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,11 +91,15 @@ class Config:
     """Learning rate of the encoder."""
     decoder_lr: float = 0.003
     """Learning rate of the decoder."""
+    completion_epochs: int | None = None
+    """Train NCNC from a trained NCN, its encoder frozen, for so many epochs; from scratch if not given."""
+    completion_lr: float = 0.001
+    """Learning rate of NCNC's decoder after such a start."""
     clip_grad_norm: float | None = None
     """Largest gradient norm of encoder and of decoder."""
 
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "pyimports": {
         "hidden": 64,
         "epochs": 25,
@@ -203,6 +208,8 @@ SETTINGS = {
         "negatives": "source",
         "max_neighbors": 96,
         "clip_grad_norm": 1.0,
+        "completion_epochs": 20,
+        "completion_lr": 0.001,
     },
     "ogbl-ddi": {
         "aggr": "sum",
@@ -219,6 +226,9 @@ SETTINGS = {
         "alpha": 0.5,
         "residual": True,
         "two_layer_head": True,
+        "tail_act": False,
+        "completion_epochs": 2,
+        "completion_lr": 0.0025,
     },
 }
 
@@ -241,6 +251,8 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     )
     if model in HEURISTICS:
         return Experiment(task, LinkHeuristic(HEURISTICS[model]))
+    if model == "NCNC" and config.completion_epochs is not None:
+        return _completion_of_ncn(config, seed, task)
     seed_everything(seed)
     predictor = LinkPredictor(_encoder(config, model, task), _decoder(config, model))
     optimizer = torch.optim.Adam(
@@ -250,6 +262,23 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         ]
     )
     return Experiment(task, predictor, optimizer, config.epochs, clip_grad_norm=config.clip_grad_norm)
+
+
+def _completion_of_ncn(config: Config, seed: int, task: LinkPredictionTask) -> Experiment:
+    """NCNC that starts with a trained NCN's weights and leaves the encoder as it is."""
+    trained = build(config, "NCN", seed)
+    trained.task = task
+    predictor = LinkPredictor(_encoder(config, "NCNC", task), _decoder(config, "NCNC"))
+    predictor.encoder.requires_grad_(False)
+    optimizer = torch.optim.Adam(predictor.decoder.parameters(), lr=config.completion_lr)
+    return Experiment(
+        task,
+        predictor,
+        optimizer,
+        config.completion_epochs or 0,
+        clip_grad_norm=config.clip_grad_norm,
+        start_from=("NCN", trained),
+    )
 
 
 def _encoder(config: Config, model: str, task: LinkPredictionTask) -> nn.Module:
@@ -283,7 +312,7 @@ def _encoder(config: Config, model: str, task: LinkPredictionTask) -> nn.Module:
 
 
 def _decoder(config: Config, model: str) -> nn.Module:
-    common = {
+    common: dict[str, Any] = {
         "dropout": config.decoder_dropout,
         "edge_dropout": config.decoder_edge_dropout,
         "node_mlp": config.node_mlp,
@@ -307,14 +336,14 @@ def _decoder(config: Config, model: str) -> nn.Module:
             completion_input=config.completion_input,
             **common,
         )
-    variant = {
+    variants: dict[str, dict[str, Any]] = {
         "GAE+CN": {"pool": "count"},
         "NCN-diff": {"use_residual": True},
         "NCN2": {"orders": ((1, 1), (1, 2), (2, 1))},
         "NCN-Pure": {"use_pair": False},
         "NCN": {},
-    }.get(name, {"pool": "none"})
-    return NCNDecoder(config.hidden, config.hidden, **{**common, **variant})  # type: ignore[arg-type]
+    }
+    return NCNDecoder(config.hidden, config.hidden, **{**common, **variants.get(name, {"pool": "none"})})
 
 
 _PAPER = "Neural Common Neighbor with Completion for Link Prediction, table 2"

@@ -24,6 +24,7 @@ class Experiment:
         patience: evaluations without improvement before stopping; None never.
         clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
         eval_every: epochs between evaluations.
+        start_from: name and experiment of a model of the same shape that is trained first and lends its weights.
     """
 
     task: Task
@@ -33,6 +34,7 @@ class Experiment:
     patience: int | None = None
     clip_grad_norm: float | None = None
     eval_every: int = 1
+    start_from: tuple[str, Experiment] | None = None
 
     def run(self, **trainer: Any) -> FitResult:
         """Train and evaluate; ``trainer`` are further arguments of :class:`~graphkit.train.Trainer`."""

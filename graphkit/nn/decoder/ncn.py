@@ -132,7 +132,7 @@ class NCNDecoder(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
         for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
+            if isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
         if self.beta is not None:
             nn.init.constant_(self.beta, self._beta)
@@ -301,6 +301,22 @@ class NCNCDecoder(NCNDecoder):
             features = self._features(z)
         if not self.shared_dropout:
             index = index.dropout(self.edge_dropout, self.training)
+        place = None
+        if 2 * pairs.size(1) > index.num_nodes**2:
+            # On a dense graph the same links are asked for again and again; scores are symmetric, so one table serves.
+            pairs, place = _distinct(pairs, index.num_nodes)
         size = self.chunk_size or max(pairs.size(1), 1)
         parts = [self._score(z, features, index, part, depth)[:, 0] for part in pairs.split(size, dim=1)]
-        return torch.cat(parts) if parts else z.new_empty(0)
+        logit = torch.cat(parts) if parts else z.new_empty(0)
+        return logit if place is None else logit[place]
+
+
+def _distinct(pairs: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Distinct unordered pairs ``[2, D]``, and where each of ``pairs`` is among them, through a table of N² entries."""
+    low, high = torch.minimum(*pairs), torch.maximum(*pairs)
+    key = low * num_nodes + high
+    asked = torch.zeros(num_nodes**2, dtype=torch.bool, device=pairs.device)
+    asked[key] = True
+    distinct = asked.nonzero()[:, 0]
+    place = torch.cumsum(asked, 0, dtype=torch.int32)[key].long() - 1
+    return torch.stack([distinct // num_nodes, distinct % num_nodes]), place

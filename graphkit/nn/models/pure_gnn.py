@@ -24,7 +24,7 @@ class PureGNN(nn.Module):
         num_layers: number of message-passing layers, from 0.
         num_nodes: number of nodes; only for ``in_channels=0``.
         aggr: aggregation of :class:`PureConv`.
-        input_dropout: dropout of the input.
+        input_dropout: dropout of the features (embeddings only get ``dropout``).
         dropout: dropout after the linear layer.
         tail_dropout: dropout after the last message passing.
         edge_dropout: probability of dropping an edge while training; kept ones are scaled up.
@@ -83,7 +83,6 @@ class PureGNN(nn.Module):
             self.input = SparseLinear(in_channels, hidden_channels, input_dropout)
         else:
             self.input = nn.Embedding(num_nodes or 0, hidden_channels)
-        self.input_dropout = input_dropout
         self.conv = PureConv(aggr)
         self.layer_weight = nn.Parameter(torch.empty(num_layers)) if jumping and num_layers else None
         self.reset_parameters()
@@ -98,7 +97,7 @@ class PureGNN(nn.Module):
 
     def forward(self, x: Tensor | None, edge_index: NeighborIndex | Tensor) -> Tensor:
         if isinstance(self.input, nn.Embedding):
-            h = F.dropout(self.input.weight, self.input_dropout, self.training)
+            h = self.input.weight
         elif x is None:
             raise ValueError(f"x must be a matrix [N, {self.in_channels}] (got None)")
         else:
