@@ -79,11 +79,18 @@ def common_neighbors(
     if max_neighbors is not None and max_neighbors < 1:
         raise ValueError(f"max_neighbors must be None or >= 1 (got {max_neighbors})")
     src, dst = check_pairs(edge_label_index, index.num_nodes).long()
-    second = index if other is None else other
+    second = _second(index, other)
     lists = _intersect(index, second, src, dst, return_residual)
     if not return_residual:
         return CommonNeighbors(lists[0])
     return CommonNeighbors(lists[0], *(subsample(part, max_neighbors) for part in lists[1:]))
+
+
+def _second(index: NeighborIndex, other: NeighborIndex | None) -> NeighborIndex:
+    """The graph of the second node."""
+    if other is not None and other.num_nodes != index.num_nodes:
+        raise ValueError(f"other must have the {index.num_nodes} nodes of the graph (got {other.num_nodes})")
+    return index if other is None else other
 
 
 def _intersect(
@@ -108,7 +115,7 @@ def _intersect_reference(
         batch, neighbor = index.expand(nodes)
         outside = (neighbor != src[batch]) & (neighbor != dst[batch])
         batch, neighbor = batch[outside], neighbor[outside]
-        found = others.has_edge(ends[batch], neighbor)
+        found = others._find(ends[batch], neighbor) >= 0
 
         def lists(mask: Tensor) -> NodeLists:
             return NodeLists(counts_to_ptr(torch.bincount(batch[mask], minlength=nodes.numel())), neighbor[mask])
@@ -138,7 +145,7 @@ def subsample(lists: NodeLists, k: int | None) -> NodeLists:
 def common_neighbor_sum(
     index: NeighborIndex, edge_label_index: Tensor, x: Tensor, other: NeighborIndex | None = None
 ) -> Tensor:
-    r"""Sum features over common neighbours, fused: :math:`out_{ij} = \sum_{w \in N(i) \cap N(j) \setminus \{i,j\}} x_w`.
+    r"""Sum features over common neighbours, fused: :math:`out_{ij} = \sum_{w \in N(i) \cap N(j), w \ne i, j} x_w`.
 
     Neither the neighbourhoods nor the intersections are stored in the forward pass. Differentiable in ``x``; the
     backward pass needs O(size of the intersections) on the CPU and nothing extra on a GPU.
@@ -161,12 +168,10 @@ def common_neighbor_sum(
         >>> common_neighbor_sum(index, torch.tensor([[0], [1]]), torch.eye(3))
         tensor([[0., 0., 1.]])
     """
-    # A compiled graph cannot stop on the values of a tensor.
-    pairs = edge_label_index if torch.compiler.is_compiling() else check_pairs(edge_label_index, index.num_nodes)
-    pairs = pairs.long()
+    pairs = check_pairs(edge_label_index, index.num_nodes).long()
     if x.dim() != 2 or x.size(0) != index.num_nodes:
         raise ValueError(f"x must have shape [num_nodes={index.num_nodes}, F] (got {list(x.shape)})")
-    second = index if other is None else other
+    second = _second(index, other)
     return _sum(index.rowptr, index.col, second.rowptr, second.col, pairs[0], pairs[1], x)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
@@ -63,6 +61,10 @@ class NeighborIndex:
 
     def _set(self, rowptr: Tensor, col: Tensor, num_nodes: int) -> None:
         self.rowptr, self.col, self.num_nodes = rowptr, col, num_nodes
+        # Not functools.cached_property, whose lock torch.compile cannot trace.
+        self._degree: Tensor | None = None
+        self._row: Tensor | None = None
+        self._keys: Tensor | None = None
 
     @classmethod
     def of(cls, graph: NeighborIndex | Tensor, num_nodes: int) -> NeighborIndex:
@@ -74,8 +76,10 @@ class NeighborIndex:
         if not isinstance(graph, EdgeIndex):
             return cls(graph, num_nodes)
         known = getattr(graph, "_graphkit_index", None)
-        if known is None or known[0] != (graph._version, num_nodes):
-            known = ((graph._version, num_nodes), cls(graph, num_nodes))
+        # An EdgeIndex wraps a plain tensor, and either may be written to.
+        state = (graph._version, graph.as_tensor()._version, num_nodes)
+        if known is None or known[0] != state:
+            known = (state, cls(graph, num_nodes))
             graph._graphkit_index = known  # type: ignore[attr-defined]
         return known[1]
 
@@ -95,20 +99,26 @@ class NeighborIndex:
     def device(self) -> torch.device:
         return self.col.device
 
-    @cached_property
+    @property
     def degree(self) -> Tensor:
         """``[N]`` int64 numbers of neighbours."""
-        return self.rowptr.diff()
+        if self._degree is None:
+            self._degree = self.rowptr.diff()
+        return self._degree
 
-    @cached_property
+    @property
     def row(self) -> Tensor:
         """``[E]`` int64 row of each entry."""
-        return ptr_to_index(self.rowptr, self.col.numel())
+        if self._row is None:
+            self._row = ptr_to_index(self.rowptr, self.col.numel())
+        return self._row
 
-    @cached_property
+    @property
     def keys(self) -> Tensor:
         """``[E]`` ascending int64 keys ``row * num_nodes + col``."""
-        return self.row * self.num_nodes + self.col
+        if self._keys is None:
+            self._keys = self.row * self.num_nodes + self.col
+        return self._keys
 
     @property
     def edge_index(self) -> Tensor:
@@ -131,6 +141,13 @@ class NeighborIndex:
 
     def find(self, u: Tensor, v: Tensor) -> Tensor:
         """Entry number of each edge ``(u, v)``, or -1. O(log degree) each."""
+        if u.shape != v.shape or u.dim() != 1:
+            raise ValueError(f"u and v must be vectors of one length (got {list(u.shape)} and {list(v.shape)})")
+        check_pairs(torch.stack([u, v]), self.num_nodes, "(u, v)")
+        return self._find(u.long(), v.long())
+
+    def _find(self, u: Tensor, v: Tensor) -> Tensor:
+        """:meth:`find` of int64 ids that were checked before."""
         if self.device.type == "cpu":
             return cpu.find(self.rowptr, self.col, u, v)
         if self.col.numel() == 0:
@@ -149,8 +166,9 @@ class NeighborIndex:
         check_pairs(pairs, self.num_nodes, "pairs")
         keep = torch.ones(self.num_edges + 1, dtype=torch.bool, device=self.device)
         # A missing pair has place -1, which is the extra slot at the end.
-        keep[self.find(pairs[0], pairs[1])] = False
-        keep[self.find(pairs[1], pairs[0])] = False
+        src, dst = pairs.long()
+        keep[self._find(src, dst)] = False
+        keep[self._find(dst, src)] = False
         return self._masked(keep[:-1])
 
     def dropout(self, p: float, training: bool = True) -> NeighborIndex:
@@ -171,7 +189,7 @@ class NeighborIndex:
             ValueError: fewer than one pair in a thousand is no edge.
         """
         total = self.num_nodes * (self.num_nodes - 1)
-        free = total - self.num_edges
+        free = total - int((self.row != self.col).sum())
         if (num_samples and free * 1000 < total) or total == 0:
             raise ValueError(f"the graph is too dense for negatives: {free} of {total} ordered pairs are no edges")
         kept: list[Tensor] = []
@@ -179,7 +197,7 @@ class NeighborIndex:
         while missing > 0:
             wanted = int(1.05 * missing * total / free) + 16
             pairs = torch.randint(self.num_nodes, (2, wanted), generator=generator).to(self.device)
-            pairs = pairs[:, (pairs[0] != pairs[1]) & ~self.has_edge(pairs[0], pairs[1])][:, :missing]
+            pairs = pairs[:, (pairs[0] != pairs[1]) & (self._find(pairs[0], pairs[1]) < 0)][:, :missing]
             kept.append(pairs)
             missing -= pairs.size(1)
         return torch.cat(kept, dim=1) if kept else torch.empty(2, 0, dtype=torch.long, device=self.device)
