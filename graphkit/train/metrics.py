@@ -31,6 +31,7 @@ def hits_at_k(pos: Tensor, neg: Tensor, k: int) -> float:
     """
     check_range(k, "k", 1)
     _check_scores(pos, "pos")
+    _check_shared(neg)
     if neg.numel() < k:
         warnings.warn(f"Hits@{k} is 1.0 by definition: there are only {neg.numel()} negatives", stacklevel=2)
         return 1.0
@@ -46,6 +47,7 @@ def mrr_shared(pos: Tensor, neg: Tensor) -> float:
         0.577778
     """
     _check_scores(pos, "pos")
+    _check_shared(neg)
     ordered = neg.sort().values
     pos = pos.contiguous()
     above = ordered.numel() - torch.searchsorted(ordered, pos, right=True)
@@ -72,6 +74,11 @@ def roc_auc(pos: Tensor, neg: Tensor) -> float:
     rank = torch.cat([pos, neg]).double().unique(return_inverse=True)[1].double()
     label = torch.cat([torch.ones_like(pos), torch.zeros_like(neg)]).long()
     return float(binary_auroc(rank / max(rank.max(), 1), label))
+
+
+def _check_shared(neg: Tensor) -> None:
+    if neg.dim() != 1:
+        raise ValueError(f"neg must be a vector shared by all positives (got {list(neg.shape)}); see mrr_per_source")
 
 
 def _check_scores(scores: Tensor, name: str) -> None:
