@@ -86,4 +86,4 @@ def dropout_edges(index: NeighborIndex, p: float, training: bool) -> tuple[Neigh
     """Drop edges with probability ``p``; returns the graph and the factor that keeps sums unbiased."""
     if not training or p == 0:
         return index, 1.0
-    return index.dropout(p), 1 / (1 - p)
+    return index.dropout(p), 1 / (1 - p) if p < 1 else 1.0

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphkit.ops import spmm
+from graphkit.utils.checks import check_range
 
 
 class SparseLinear(nn.Linear):
@@ -25,7 +26,7 @@ class SparseLinear(nn.Linear):
         - **output:** ``[N, out_channels]``
 
     Raises:
-        ValueError: the input has another width.
+        ValueError: the input has another width, or ``dropout`` is no probability.
 
     Example:
         >>> x = torch.eye(4)
@@ -36,7 +37,7 @@ class SparseLinear(nn.Linear):
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, bias)
-        self.dropout = dropout
+        self.dropout = check_range(dropout, "dropout", 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 2 or x.size(1) != self.in_features:

@@ -51,7 +51,7 @@ class NCNDecoder(nn.Module):
 
     Raises:
         IndexError: a node id outside the graph.
-        ValueError: an argument out of range, or nothing left to score with.
+        ValueError: an argument out of range, ``z`` of another width, or nothing left to score with.
 
     Example:
         >>> decoder = NCNDecoder(16, 32)
@@ -138,6 +138,8 @@ class NCNDecoder(nn.Module):
             nn.init.constant_(self.beta, self._beta)
 
     def forward(self, z: Tensor, edge_index: NeighborIndex | Tensor, edge_label_index: Tensor) -> Tensor:
+        if z.dim() != 2 or z.size(1) != self.in_channels:
+            raise ValueError(f"z must have shape [N, {self.in_channels}] (got {list(z.shape)})")
         index = NeighborIndex.of(edge_index, z.size(0))
         pairs = check_pairs(edge_label_index, z.size(0)).long()
         return self._score(z, self._features(z), index.dropout(self.edge_dropout, self.training), pairs, self.depth)

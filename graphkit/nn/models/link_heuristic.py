@@ -29,7 +29,8 @@ class LinkHeuristic(nn.Module):
         block_size: first nodes treated at once by walk scores.
 
     Shapes:
-        - **input:** ``x`` is ignored, graph as :class:`~graphkit.ops.NeighborIndex`, ``edge_label_index`` ``[2, B]``
+        - **input:** ``x`` ``[N, F]`` is ignored and may be None, graph as :class:`~graphkit.ops.NeighborIndex` or,
+          with ``x``, ``edge_index`` ``[2, E]`` with both directions of each edge, ``edge_label_index`` ``[2, B]``
         - **output:** ``[B, 1]``
 
     Raises:
@@ -83,7 +84,11 @@ class LinkHeuristic(nn.Module):
             return shared / united.clamp(min=1)
         return shared
 
-    def forward(self, x: Tensor | None, graph: NeighborIndex, edge_label_index: Tensor) -> Tensor:
+    def forward(self, x: Tensor | None, graph: NeighborIndex | Tensor, edge_label_index: Tensor) -> Tensor:
+        if not isinstance(graph, NeighborIndex):
+            if x is None:
+                raise ValueError("graph must be a NeighborIndex where x is None, which hides how many nodes there are")
+            graph = NeighborIndex.of(graph, x.size(0))
         return self.decode(None, graph, edge_label_index)
 
     def __repr__(self) -> str:
@@ -94,6 +99,8 @@ def _walk_scores(
     graph: NeighborIndex, pairs: Tensor, step: Tensor | None, weights: list[float], block_size: int
 ) -> Tensor:
     """``sum_l weights[l] (M^(l+1))[i, j]`` for pairs (i, j), M the adjacency with rows scaled by ``step``."""
+    if pairs.size(1) == 0:
+        return torch.zeros(0, device=pairs.device)
     nodes, place = pairs[0].unique(return_inverse=True)
     order = torch.argsort(place)
     scores = torch.empty(pairs.size(1), device=pairs.device)
