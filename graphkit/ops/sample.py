@@ -120,7 +120,7 @@ def check_per_edge(value: Tensor, size: int, name: str, kind: str = "edge") -> T
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__})")
     if value.dim() != 1 or value.numel() != size:
-        raise ValueError(f"{name} must have one value an {kind}, shape [{size}] (got {list(value.shape)})")
+        raise ValueError(f"{name} must have one value per {kind}, shape [{size}] (got {list(value.shape)})")
     if value.dtype == torch.bool or value.is_complex():
         raise TypeError(f"{name} must be integer or floating point (got {value.dtype})")
     if not value.is_floating_point():

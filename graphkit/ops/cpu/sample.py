@@ -119,6 +119,8 @@ def _pick_weighted(
     for i in range(start, stop):
         p, n, low = pointer[i], size[i], first[i]
         taken = pointer[i + 1] - p
+        if taken == 0:
+            continue
         if k < 0 or (taken == n and not replace):
             for j in range(n):
                 entry[p + j] = low + j
