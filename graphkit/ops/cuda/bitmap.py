@@ -4,7 +4,8 @@ The common neighbours of a pair are the AND of two bit rows. The sum over them i
 features, for which a program expands a block of bits in registers and uses the tensor cores: N steps a pair whatever
 the number of hits, but each many times cheaper than reading a row; and backward (the transposed product) needs no
 atomic additions. Bits are exact in 16-bit numbers, and float32 features go in as three bfloat16 parts whose sum is
-exact, so the result is as good as a float32 sum.
+exact. Tensor cores round long sums carelessly, so each block's product is added to the total outside of them: the
+result is as good as a float32 sum.
 
 Being a product, it spreads a NaN or infinity of one feature row over all pairs.
 """
@@ -17,10 +18,10 @@ import triton.language as tl
 from torch import Tensor
 
 _MAX_NODES = 1 << 14
-_DENSITY = 1 / 16  # share of the possible edges from which products are cheaper than gathering
-_BLOCK_N = 64  # the bit rows are padded to whole blocks, so that no load of bits is masked in that direction
-_FORWARD = {"BLOCK_R": 128, "BLOCK_N": 64, "BLOCK_F": 128, "num_warps": 4, "num_stages": 2}
-_BACKWARD = {"BLOCK_R": 64, "BLOCK_N": 64, "BLOCK_F": 128, "num_warps": 4, "num_stages": 2}
+_DENSITY = 1 / 24  # share of the possible edges from which products are cheaper than gathering
+_BLOCK_N = 128  # the bit rows are padded to whole blocks, so that no load of bits is masked in that direction
+_FORWARD = {"BLOCK_R": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}
+_BACKWARD = {"BLOCK_R": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
 _SPLITS = 16
 
 
@@ -112,9 +113,11 @@ def _product_kernel(
         node = first + tl.arange(0, BLOCK_N)
         inside = (node < num_nodes)[:, None] & (feature < width)[None, :]
         place = x + node[:, None] * width + feature[None, :]
+        product = tl.zeros([BLOCK_R, BLOCK_F], tl.float32)
         for _ in tl.static_range(PARTS):
-            total = tl.dot(mask, tl.load(place, mask=inside, other=0), total)
+            product = tl.dot(mask, tl.load(place, mask=inside, other=0), product)
             place += part_size
+        total += product
     place = out + row[:, None] * width + feature[None, :]
     tl.store(place, total, mask=(row < num_rows)[:, None] & (feature < width)[None, :])
 
@@ -148,9 +151,11 @@ def _transposed_kernel(
         mask = _zero_or_one(tl.reshape(mask, [BLOCK_N, BLOCK_R]), x.dtype.element_ty)
         inside = valid[:, None] & (feature < width)[None, :]
         place = x + row[:, None] * width + feature[None, :]
+        product = tl.zeros([BLOCK_N, BLOCK_F], tl.float32)
         for _ in tl.static_range(PARTS):
-            total = tl.dot(mask, tl.load(place, mask=inside, other=0), total)
+            product = tl.dot(mask, tl.load(place, mask=inside, other=0), product)
             place += part_size
+        total += product
     place = out + (tl.program_id(2).to(tl.int64) * num_nodes + node)[:, None] * width + feature[None, :]
     tl.store(place, total, mask=(node < num_nodes)[:, None] & (feature < width)[None, :])
 
@@ -184,6 +189,10 @@ def _parts(x: Tensor) -> tuple[Tensor, int]:
     return parts, 3
 
 
+def _feature_block(width: int) -> int:
+    return max(16, min(128, triton.next_power_of_2(width)))
+
+
 def common_neighbor_sum(graph: tuple[Tensor, ...], x: Tensor) -> Tensor:
     """For ``graph`` = both graphs' (rowptr, col), src, dst."""
     pairs, width = graph[4].numel(), x.size(1)
@@ -191,8 +200,9 @@ def common_neighbor_sum(graph: tuple[Tensor, ...], x: Tensor) -> Tensor:
     with torch.cuda.device_of(x):
         common = _common(graph)
         parts, number = _parts(x)
-        _product_kernel[(triton.cdiv(pairs, _FORWARD["BLOCK_R"]), triton.cdiv(width, _FORWARD["BLOCK_F"]))](
-            common, parts, out, pairs, x.size(0), common.size(1), width, x.numel(), PARTS=number, **_FORWARD
+        shape = {**_FORWARD, "BLOCK_F": _feature_block(width), "PARTS": number}
+        _product_kernel[(triton.cdiv(pairs, shape["BLOCK_R"]), triton.cdiv(width, shape["BLOCK_F"]))](
+            common, parts, out, pairs, x.size(0), common.size(1), width, x.numel(), **shape
         )
     return out
 
@@ -205,8 +215,7 @@ def common_neighbor_sum_backward(graph: tuple[Tensor, ...], grad: Tensor) -> Ten
         common = _common(graph)
         parts, number = _parts(grad)
         partial = grad.new_empty(_SPLITS, nodes, width, dtype=torch.float32)
-        blocks = (triton.cdiv(nodes, _BACKWARD["BLOCK_N"]), triton.cdiv(width, _BACKWARD["BLOCK_F"]), _SPLITS)
-        _transposed_kernel[blocks](
-            common, parts, partial, pairs, nodes, common.size(1), width, grad.numel(), PARTS=number, **_BACKWARD
-        )
+        shape = {**_BACKWARD, "BLOCK_F": _feature_block(width), "PARTS": number}
+        blocks = (triton.cdiv(nodes, shape["BLOCK_N"]), triton.cdiv(width, shape["BLOCK_F"]), _SPLITS)
+        _transposed_kernel[blocks](common, parts, partial, pairs, nodes, common.size(1), width, grad.numel(), **shape)
     return partial.sum(0).to(grad.dtype)

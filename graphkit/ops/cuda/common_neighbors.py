@@ -18,7 +18,9 @@ from graphkit.ops.cuda import bitmap
 from graphkit.ops.cuda.launch import accumulator, feature_block, programs, warps, wide
 from graphkit.ops.cuda.spmm import spmm_transposed
 
-_LONG = 256  # a shorter list of more entries makes a pair a long one
+_LONG = 128  # a pair whose shorter list has more entries, and four times the mean, is a long one
+_BLOCK = 32  # candidates that a short pair looks up at a time
+_SPLIT = {"BLOCK_E": 128, "num_warps": 2}
 
 
 @triton.jit
@@ -114,7 +116,7 @@ def _pair_kernel(
     out,
     queue,
     width,
-    LONG: tl.constexpr,
+    limit,
     BACKWARD: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -125,7 +127,7 @@ def _pair_kernel(
     b = tl.program_id(0)
     i, j, list1, size1, list2, size2 = _pair(rowptr1, col1, rowptr2, col2, src, dst, b)
     short, short_size, long, long_size = _shorter_first(list1, size1, list2, size2)
-    if short_size <= LONG:
+    if short_size <= limit:
         _visit(b, i, j, short, short_size, long, long_size, x, out, feature, width, BACKWARD, ACC, BLOCK_E, BLOCK_F)
     elif tl.program_id(1) == 0:
         tl.store(queue + 1 + tl.atomic_add(queue, 1), b)
@@ -216,11 +218,12 @@ def _run_pairs(graph: tuple[Tensor, ...], x: Tensor, out: Tensor, backward: bool
     queue = torch.zeros(pairs + 1, dtype=torch.int32, device=x.device)
     block_f = feature_block(width)
     tiles = triton.cdiv(width, block_f)
+    limit = max(_LONG, 4 * triton.next_power_of_2(graph[1].numel() // graph[0].numel()))
     types = {"BACKWARD": backward, "ACC": accumulator(x.dtype), "BLOCK_F": block_f}
-    short, long = 32, 256 if block_f <= 128 else 128
+    short, long = _BLOCK, 256 if block_f <= 128 else 128
     with torch.cuda.device_of(x):
         _pair_kernel[(pairs, tiles)](
-            *graph, x, out, queue, width, LONG=_LONG, **types, BLOCK_E=short, num_warps=warps(short, block_f, x.dtype)
+            *graph, x, out, queue, width, limit, **types, BLOCK_E=short, num_warps=warps(short, block_f, x.dtype)
         )
         _long_pair_kernel[(min(pairs, programs(x, 4)), tiles)](
             *graph, x, out, queue, width, **types, BLOCK_E=long, num_warps=warps(long, block_f, x.dtype)
@@ -262,8 +265,7 @@ def intersect(
     forward, backward = (rowptr1, col1, rowptr2, col2, src, dst), (rowptr2, col2, rowptr1, col1, dst, src)
     pairs = src.numel()
     counts = [src.new_zeros(pairs) for _ in range(3 if residual else 1)]
-    block = 32 if col1.numel() < 32 * rowptr1.numel() else 128
-    shape = {"SHORTER": not residual, "BLOCK_E": block, "num_warps": 1}
+    shape = {"SHORTER": not residual, **_SPLIT}
 
     def split(places: list[Tensor], nodes: list[Tensor | None], fill: bool) -> None:
         if not pairs:

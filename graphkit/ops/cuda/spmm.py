@@ -1,8 +1,8 @@
 """Weighted gather-sum over CSR rows on a GPU.
 
-One program sums a row in tiles of entries x features held in registers. Rows of more than ``_PIECE`` entries would keep
-one program busy long after the others, so they are put in a queue on the device, summed piece by piece by a second
-kernel and put together by a third. The order of the additions depends on the row alone: results are reproducible.
+One program sums a row in tiles of entries x features held in registers. Rows far longer than the others would keep one
+program busy long after the rest, so they are put in a queue on the device, summed piece by piece by a second kernel and
+put together by a third. The order of the additions depends on the row alone: results are reproducible.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 from graphkit.ops.csr import ptr_to_index, transpose
 from graphkit.ops.cuda.launch import accumulator, feature_block, programs, warps, wide
 
-_PIECE = 512
+_BLOCKS = (8, 32)  # least and most entries of a short row's tile
+_PIECE = 32  # tiles in a piece of a long row
 
 
 @triton.jit
@@ -188,12 +189,13 @@ def spmm(rowptr: Tensor, col: Tensor, x: Tensor, weight: Tensor | None) -> Tenso
         return out
     block_f = feature_block(width)
     # A tile much taller than the rows are long is mostly masked out.
-    block_e = max(8, min(32, triton.next_power_of_2(entries // rows + 1)))
+    block_e = max(_BLOCKS[0], min(_BLOCKS[1], triton.next_power_of_2(entries // rows + 1) // 2))
+    piece = _PIECE * block_e
     tiles = triton.cdiv(width, block_f)
-    capacity = 2 * (entries // _PIECE) + 1  # a row of n > _PIECE entries has fewer than 2 n / _PIECE pieces
+    capacity = 2 * (entries // piece) + 1  # a row of n > piece entries has fewer than 2 n / piece pieces
     counts = col.new_zeros(2)
     pieces = col.new_empty(4, capacity)
-    sizes = {"PIECE": _PIECE, "ACC": accumulator(x.dtype), "BLOCK_F": block_f}
+    sizes = {"PIECE": piece, "ACC": accumulator(x.dtype), "BLOCK_F": block_f}
     with torch.cuda.device_of(x):
         _row_kernel[(rows, tiles)](
             rowptr,
@@ -209,7 +211,7 @@ def spmm(rowptr: Tensor, col: Tensor, x: Tensor, weight: Tensor | None) -> Tenso
             BLOCK_E=block_e,
             num_warps=warps(block_e, block_f, x.dtype),
         )
-        if entries > _PIECE:
+        if entries > piece:
             partial = x.new_empty(capacity, width, dtype=wide(x.dtype))
             tall = {"BLOCK_E": 128, "num_warps": warps(128, block_f, x.dtype)}
             _piece_kernel[(programs(x, 4), tiles)](
