@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
-from typing import Annotated, Any
+from dataclasses import dataclass, field, fields, make_dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from graphkit.recipes import Recipe
 
 USAGE = """\
 usage: graphkit COMMAND ...
 
   run KEY        train a recipe's models and write table, record and plot
-  papers         list the systems in scope and what stands of each
+  papers [KEY]   list the systems in scope and what stands of each
   datasets       list the datasets and which are on disk
   bench [NAME]   measure a kernel or model against its best alternative
   report         make one HTML page of all result records
@@ -45,13 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"graphkit {__version__}")
         return 0
     try:
-        from graphkit.utils.checks import check_choice
+        if words[0] not in commands:
+            from graphkit.utils.checks import check_choice
 
-        commands[check_choice(words[0], "the command", list(commands))](words[1:])
+            check_choice(words[0], "COMMAND", list(commands))
+        commands[words[0]](words[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has had enough. Without this, Python complains once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except EXPECTED as error:
         if "--debug" in words:
             traceback.print_exc()
-        print(f"graphkit: error: {error}", file=sys.stderr)
+        print(f"graphkit: error: {_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("graphkit: interrupted; add --resume to go on from the last whole epoch", file=sys.stderr)
@@ -59,9 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(made: type, program: str, description: str, words: list[str]) -> Any:
-    import tyro
+def _text(error: BaseException) -> str:
+    """The error's message; of one of the system without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error)
 
+
+def _parse(made: type, program: str, description: str, words: list[str]) -> Any:
     return tyro.cli(made, prog=program, description=description, args=words)
 
 
@@ -70,37 +90,84 @@ def _run(words: list[str]) -> None:
 
     if not words or words[0].startswith("-"):
         print("usage: graphkit run KEY [--dataset NAME] [--runs K] ...\n\nKEY is one of: " + ", ".join(recipe_keys()))
+        print("Each explains itself:  graphkit run " + recipe_keys()[0] + " --help")
         return
-    import tyro
-
-    from graphkit.bench.runner import RunOptions, run
+    from graphkit.bench.runner import run
 
     recipe = get_recipe(words[0])
     # The dataset decides the defaults of all other flags, so it is looked up before they are parsed.
-    dataset = next((b for a, b in zip(words, words[1:], strict=False) if a == "--dataset"), None)
+    dataset = next((b for a, b in pairwise(words) if a == "--dataset"), None)
     dataset = next((w.split("=", 1)[1] for w in words if w.startswith("--dataset=")), dataset)
     config = recipe.defaults(dataset, fast="--fast" in words)
-    flat = Annotated[RunOptions, tyro.conf.arg(name="")], Annotated[recipe.config, tyro.conf.arg(name="")]
-    fields = [
-        ("options", flat[0], field(default_factory=RunOptions)),
-        ("config", flat[1], field(default_factory=lambda: config)),
-    ]
-    made = make_dataclass("Run", fields)
-    parsed = _parse(made, f"graphkit run {recipe.key}", f"{recipe.build.__module__}: {recipe.protocol}", words[1:])
-    run(recipe, replace(parsed.config, dataset=config.dataset), parsed.options)
+    parsed = _parse(_run_form(recipe, config), f"graphkit run {recipe.key}", _run_help(recipe, config), words[1:])
+    values = {f.name: getattr(parsed.hyperparameter, f.name) for f in fields(recipe.config)}
+    values |= {name: getattr(parsed, name) for name in ("dataset", "root") if name in values}
+    values["dataset"] = config.dataset  # as the registry spells it
+    run(recipe, recipe.config(**values), parsed.run, command=shlex.join(["graphkit", "run", *words]))
+
+
+def _run_form(recipe: Recipe, config: Any) -> type:
+    """The flags of a run in the order of the help: the data, how to run, then the hyperparameters."""
+    from graphkit.bench.runner import RunOptions
+
+    data = {
+        "dataset": (str, tyro.conf.arg(metavar="NAME", help="`graphkit datasets` lists them.")),
+        "root": (
+            str | None,
+            tyro.conf.arg(metavar="FOLDER", help="Folder of the datasets; $GRAPHKIT_ROOT if not given."),
+        ),
+    }
+    data = {name: entry for name, entry in data.items() if hasattr(config, name)}
+    # The recipe's config without these, as a subclass, so that tyro still finds the help in its docstrings.
+    content: dict[str, Any] = {name: getattr(config, name) for name in data}
+    content["__annotations__"] = {name: tyro.conf.Suppress[Any] for name in data}
+    content["__doc__"] = f"The defaults are those of {config.dataset}."
+    shown = dataclass(frozen=True)(type("Hyperparameters", (recipe.config,), content))
+    given = shown(**{f.name: getattr(config, f.name) for f in fields(recipe.config)})
+    options = tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[RunOptions]]
+    hyperparameters = tyro.conf.OmitArgPrefixes[shown]  # type: ignore[valid-type]
+    return make_dataclass(
+        "Run",
+        [
+            *(
+                (name, Annotated[kind, help], field(default=getattr(config, name)))
+                for name, (kind, help) in data.items()
+            ),
+            ("run", options, field(default_factory=RunOptions)),
+            ("hyperparameter", hyperparameters, field(default_factory=lambda: given)),
+        ],
+    )
+
+
+def _run_help(recipe: Recipe, config: Any) -> str:
+    from graphkit.bench.catalog import papers
+
+    title = next((paper.title for paper in papers() if paper.recipe == recipe.key), recipe.build.__module__)
+    tuned = ", ".join(recipe.settings)
+    return "\n\n".join(
+        [
+            title + ".",
+            f"Models: {', '.join(recipe.models)}.",
+            f"Protocol: {recipe.protocol}.",
+            f"Datasets with settings of their own: {tuned}. Others take the recipe's defaults.",
+            f"Writes FOLDER/{recipe.key}/{config.dataset}.json (the record) and a plot beside it; see --out.",
+        ]
+    )
 
 
 @dataclass
 class PapersOptions:
     """List the systems in scope."""
 
-    results: bool = False
+    key: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="KEY")] = None
+    """One system, in full."""
+    results: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show our test figures beside the papers'."""
-    folder: str = "results"
+    folder: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "results"
     """Folder of the result records."""
-    status: str | None = None
+    status: Annotated[str | None, tyro.conf.arg(metavar="STATUS")] = None
     """Only systems of this status: done, started or planned."""
-    debug: bool = False
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the traceback of an error."""
 
 
@@ -108,16 +175,16 @@ def _papers(words: list[str]) -> None:
     from graphkit.bench.catalog import print_papers
 
     options = _parse(PapersOptions, "graphkit papers", "The systems in scope and what stands of each.", words)
-    print_papers(options.results, options.folder, options.status)
+    print_papers(options.results, options.folder, options.status, options.key)
 
 
 @dataclass
 class DatasetsOptions:
     """List the datasets."""
 
-    root: str | None = None
+    root: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the datasets; $GRAPHKIT_ROOT if not given."""
-    debug: bool = False
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the traceback of an error."""
 
 
@@ -138,11 +205,11 @@ def _bench(words: list[str]) -> None:
 class ReportOptions:
     """Make one self-contained HTML page of all result records."""
 
-    results: str = "results"
+    results: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "results"
     """Folder of the result records."""
-    out: str = "report.html"
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "report.html"
     """The page."""
-    debug: bool = False
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the traceback of an error."""
 
 

@@ -31,7 +31,7 @@ def plot_record(record: Record, path: str | Path) -> Path:
     column = f"valid/{record.monitor}"
     for name, history in record.curves.items():
         points = [(row["epoch"], row[column]) for row in history if column in row]
-        curves.plot(*zip(*points, strict=True), label=name)
+        curves.plot([x for x, _ in points], [y for _, y in points], label=name)
     curves.set(title=f"validation, seed {record.seeds[0]}", xlabel="epoch", ylabel=f"{record.monitor} (%)")
     if record.curves:
         curves.legend()

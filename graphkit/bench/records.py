@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,9 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NoReturn
 
 from graphkit.utils.io import atomic_write
 
@@ -65,6 +64,11 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     hardware: str = ""
     note: str = ""
+    fast: bool = False
+
+    def main_rows(self) -> list[Row]:
+        """The test rows of the monitored metric, and of any other metric that the paper gives."""
+        return [row for row in self.rows if row.split == "test" and (row.metric == self.monitor or row.reported)]
 
     def stamp(self) -> Record:
         """Fill in commit, time, versions and hardware."""
@@ -88,14 +92,52 @@ class Record:
         """Read a record.
 
         Raises:
-            ValueError: the file is damaged or no record.
+            ValueError: the file is damaged or no record; the message names it.
+            FileNotFoundError: it is not there.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
             rows = [Row(**{k: v for k, v in row.items() if k not in ("mean", "std")}) for row in content.pop("rows")]
-            return Record(rows=rows, **content)
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            record = Record(rows=rows, **content)
+            _check(record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no result record ({error}); delete it and run the recipe again") from error
+        return record
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"holds {word}")
+
+
+def _check(record: Record) -> None:
+    """Raise a ValueError if a field that tables and figures are made from is of a wrong kind."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    def demand(holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(what)
+
+    for name in ("key", "dataset", "protocol", "command", "monitor", "commit", "created", "hardware", "note"):
+        demand(isinstance(getattr(record, name), str), f"{name} is no text")
+    for name in ("config", "versions", "curves", "histograms"):
+        demand(isinstance(getattr(record, name), dict), f"{name} is no table")
+    demand(bool(record.rows), "it has no rows")
+    for row in record.rows:
+        demand(all(isinstance(word, str) for word in (row.model, row.metric, row.split)), "a row has no names")
+        demand(isinstance(row.values, list) and all(map(number, row.values)), f"values of {row.model} are no numbers")
+        demand(len(row.values) == len(record.seeds), f"{row.model} has not one value a seed")
+        demand(bool(row.values), f"{row.model} has no values")
+        demand(number(row.parameters) and number(row.seconds), f"costs of {row.model} are no numbers")
+        demand(row.peak_mb is None or number(row.peak_mb), f"costs of {row.model} are no numbers")
+        if row.reported is not None:
+            std = row.reported.get("std")
+            demand(number(row.reported["mean"]) and (std is None or number(std)), "a reported figure is no number")
+    for points in record.curves.values():
+        demand(all(number(value) for point in points for value in point.values()), "a curve holds no number")
+    for bins in record.histograms.values():
+        demand(all(number(value) for heights in bins.values() for value in heights), "a histogram holds no number")
 
 
 def load_records(folder: str | os.PathLike) -> list[Record]:
@@ -127,12 +169,13 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    found["torch"] = torch.__version__
     return found
 
 
 def hardware() -> str:
     """The GPU, or the processor and the number of threads."""
+    import torch  # here, so that reading records is quick
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     name = platform.processor() or platform.machine()
@@ -145,10 +188,30 @@ def hardware() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def reset_peak() -> None:
+    """Start measuring :func:`peak_mb` anew, where the system can (GPUs and Linux)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_mb() -> float | None:
-    """Peak memory so far: of the GPU if there is one, else of this process; None where the system does not tell."""
+    """Peak memory: of the GPU if there is one, else of this process; None where the system does not tell.
+
+    Since :func:`reset_peak` where that works, else since the start of the process.
+    """
+    import torch
+
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    with contextlib.suppress(OSError):
+        # The kernel's own counter: unlike that of getrusage it can be reset.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**10, 1)
     try:
         import resource
     except ImportError:  # Windows

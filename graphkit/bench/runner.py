@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from graphkit.bench.plots import plot_record
-from graphkit.bench.records import Record, Row, peak_mb
+from graphkit.bench.records import Record, Row, peak_mb, reset_peak
 from graphkit.train import Experiment, FitResult, make_fabric
 from graphkit.utils.checks import check_range
 from graphkit.utils.io import atomic_write
@@ -82,8 +81,15 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     with atomic_write(folder / ".writable") as file:
         file.write("")
     (folder / ".writable").unlink()
+    path = folder / f"{config.dataset}.json"
+    if options.fast and path.exists() and not Record.load(path).fast:
+        raise ValueError(f"{path} is the record of a whole run, and --fast would replace it; choose another --out")
     models = options.models or recipe.models
     seeds = list(range(options.first_seed, options.first_seed + options.runs))
+    for model in models:
+        if model not in recipe.models:
+            # A variant or a typo: better found now than after the models before it have been trained.
+            recipe.build(config, model, options.first_seed)
     record = Record(
         key=recipe.key,
         dataset=config.dataset,
@@ -94,6 +100,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
         config=dataclasses.asdict(config),
         monitor="",
         note=options.note,
+        fast=options.fast,
     )
     console = Console(stderr=True, quiet=options.quiet)
     fabric = make_fabric(options.device, options.precision)
@@ -132,8 +139,7 @@ def _run_one(
     recipe: RecipeLike, config: Any, model: str, seed: int, place: Path, options: RunOptions, fabric: Any
 ) -> dict[str, Any]:
     experiment = recipe.build(config, model, seed)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak()
 
     def train(part: Experiment, name: str, resume: bool) -> FitResult:
         return part.run(
@@ -169,9 +175,10 @@ def _load(path: Path, config: Any, seed: int) -> dict[str, Any] | None:
     """A finished run's outcome, if it is whole and of the same settings."""
     try:
         outcome = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        same = (outcome["config"], outcome["seed"]) == (json.loads(json.dumps(asdict(config))), seed)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return outcome if (outcome["config"], outcome["seed"]) == (json.loads(json.dumps(asdict(config))), seed) else None
+    return outcome if same else None
 
 
 def _rows(recipe: RecipeLike, config: Any, model: str, outcomes: list[dict[str, Any]]) -> list[Row]:
