@@ -80,7 +80,7 @@ class NeighborIndex:
         state = (graph._version, graph.as_tensor()._version, num_nodes)
         if known is None or known[0] != state:
             known = (state, cls(graph, num_nodes))
-            graph._graphkit_index = known  # type: ignore[attr-defined]
+            graph._graphkit_index = known
         return known[1]
 
     @classmethod
