@@ -62,7 +62,7 @@ def medians(runs: list[Run], repeats: int, queued: bool = False) -> list[float]:
             start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize()
             if queued:
-                torch.cuda._sleep(1_000_000)
+                torch.cuda._sleep(4_000_000)
             start.record()
             for _ in range(calls):
                 run()
@@ -118,7 +118,7 @@ def print_row(row: dict[str, Any]) -> None:
         return "-" if value is None else format(value, form)
 
     print(
-        f"{row['case']:46s} {row['ours_ms']:8.3f} {number(row['op_ms'], '8.3f'):>8s} {row['peer_ms']:9.3f} "
+        f"{row['case']:62s} {row['ours_ms']:8.3f} {number(row['op_ms'], '8.3f'):>8s} {row['peer_ms']:9.3f} "
         f"{row['ratio']:6.1f}x {number(row['gb_s'], '6.0f'):>6s} {row['ours_peak_mb']:8.0f} {row['peer_peak_mb']:8.0f} "
         f"{row['difference']:.0e}  {row['peer']}",
         flush=True,
@@ -134,6 +134,7 @@ def pair_rows(name: str, index: NeighborIndex, pairs: Tensor, width: int, repeat
     print(f"{name}: {hits / pairs.size(1):.1f} hits and {listed / pairs.size(1):.1f} candidates a pair")
     op = torch.ops.graphkit.common_neighbor_sum
     graph = (index.rowptr, index.col, index.rowptr, index.col, pairs[0], pairs[1])
+    name = f"{name}, {pairs.size(1) // 1024}k pairs"
     sizes = f"{name}, F={width}"
     peer = "plain PyTorch"
     rows = [
@@ -214,17 +215,18 @@ def main() -> None:
     rate = copy_rate()
     print(f"{torch.cuda.get_device_name()}: copy {rate:.0f} GB/s")
     print(
-        f"{'case':46s} {'ours ms':>8s} {'op ms':>8s} {'peer ms':>9s} {'ratio':>7s} {'GB/s':>6s} {'ours MB':>8s}", end=""
+        f"{'case':62s} {'ours ms':>8s} {'op ms':>8s} {'peer ms':>9s} {'ratio':>7s} {'GB/s':>6s} {'ours MB':>8s}", end=""
     )
     print(f" {'peer MB':>8s} diff   peer")
     rows: list[dict[str, Any]] = []
-    for name, nodes, entries, exponent, closed, number, width in (
-        ("power law 236k/2M", 236_000, 2_320_000, 0.6, 0.5, 65_536, 64),
-        ("dense 4.3k/2.1M", 4_267, 2_350_000, 0.4, 0.0, 49_152, 224),
+    for name, nodes, entries, exponent, closed, numbers, width in (
+        ("power law 236k/2M", 236_000, 2_320_000, 0.6, 0.5, (65_536, 1_048_576), 64),
+        ("dense 4.3k/2.1M", 4_267, 2_350_000, 0.4, 0.0, (49_152,), 224),
     ):
         index, ends = power_law(nodes, entries, exponent, closed, "cuda")
         print(f"{name}: {index.num_edges} entries, largest degree {int(index.degree.max())}")
-        rows += pair_rows(name, index, mixed_pairs(index, ends, number), width, options.repeats)
+        for number in numbers:
+            rows += pair_rows(name, index, mixed_pairs(index, ends, number), width, options.repeats)
         rows += spmm_rows(name, index, width, options.repeats)
     if options.out:
         record = {

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphkit.nn.dropout import dropout
 from graphkit.ops import spmm
 from graphkit.utils.checks import check_range
 
@@ -45,17 +46,17 @@ class SparseLinear(nn.Linear):
         x = sparse_dropout(x, self.dropout, self.training)
         if not x.is_sparse_csr:
             return F.linear(x, self.weight, self.bias)
-        out = spmm(x.crow_indices(), x.col_indices(), self.weight.t().contiguous(), x.values())
+        out = spmm(x.crow_indices(), x.col_indices(), self.weight.t().contiguous(), x.values().to(self.weight.dtype))
         return out if self.bias is None else out + self.bias
 
 
 def sparse_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout; of a sparse CSR matrix only the stored entries are drawn, since zeros stay zero anyway."""
     if not x.is_sparse_csr:
-        return F.dropout(x, p, training)
+        return dropout(x, p, training)
     if not training or p == 0:
         return x
-    values = F.dropout(x.values(), p)
+    values = dropout(x.values(), p, training)
     return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from graphkit.nn.dropout import Dropout
 from graphkit.ops import NeighborIndex, NodeLists, common_neighbor_sum, common_neighbors, spmm
 from graphkit.utils.checks import check_choice, check_pairs, check_range
 
@@ -13,7 +14,7 @@ POOLS = ("features", "count", "none")
 
 def _block(width_in: int, width: int, dropout: float, norm: bool) -> list[nn.Module]:
     normalise = [nn.LayerNorm(width)] if norm else []
-    return [nn.Linear(width_in, width), *normalise, nn.Dropout(dropout), nn.ReLU()]
+    return [nn.Linear(width_in, width), *normalise, Dropout(dropout), nn.ReLU()]
 
 
 class NCNDecoder(nn.Module):
@@ -142,15 +143,21 @@ class NCNDecoder(nn.Module):
             raise ValueError(f"z must have shape [N, {self.in_channels}] (got {list(z.shape)})")
         index = NeighborIndex.of(edge_index, z.size(0))
         pairs = check_pairs(edge_label_index, z.size(0)).long()
-        return self._score(z, self._features(z), index.dropout(self.edge_dropout, self.training), pairs, self.depth)
+        index = index.dropout(self.edge_dropout, self.training)
+        # A small batch of NCN needs few nodes' features, so those are made when they are known.
+        few = self.training and self.depth == 0 and self.orders == ((1, 1),) and self.residual_mlp is None
+        features = None if few and pairs.size(1) < z.size(0) else self._features(z)
+        return self._score(z, features, index, pairs, self.depth)
 
-    def _score(self, z: Tensor, features: Tensor, index: NeighborIndex, pairs: Tensor, depth: int) -> Tensor:
+    def _score(self, z: Tensor, features: Tensor | None, index: NeighborIndex, pairs: Tensor, depth: int) -> Tensor:
         parts = []
         if self.common_mlp is not None:
             parts.append(self.common_mlp(self._common_sum(z, features, index, pairs, depth)))
         if self.order_mlp is not None:
+            assert features is not None
             parts.append(self.order_mlp(self._order_sum(features, index, pairs)))
         if self.residual_mlp is not None:
+            assert features is not None
             found = common_neighbors(index, pairs, return_residual=True)
             parts.append(
                 self.residual_mlp(weighted_sum(found.res_src, features) + weighted_sum(found.res_dst, features))
@@ -167,8 +174,14 @@ class NCNDecoder(nn.Module):
             return z.new_ones(z.size(0), 1)
         return z if self.node_mlp is None else z + self.node_mlp(z)
 
-    def _common_sum(self, z: Tensor, features: Tensor, index: NeighborIndex, pairs: Tensor, depth: int) -> Tensor:
-        return common_neighbor_sum(index, pairs, features)
+    def _common_sum(
+        self, z: Tensor, features: Tensor | None, index: NeighborIndex, pairs: Tensor, depth: int
+    ) -> Tensor:
+        if features is not None:
+            return common_neighbor_sum(index, pairs, features)
+        found = common_neighbors(index, pairs).cn
+        needed, place = found.node.unique(return_inverse=True)
+        return spmm(found.ptr, place, self._features(z[needed]))
 
     def _order_sum(self, features: Tensor, index: NeighborIndex, pairs: Tensor) -> Tensor:
         far = index.two_hop()
@@ -277,9 +290,12 @@ class NCNCDecoder(NCNDecoder):
         # p = 0 with prior = 0 is the only 0 / 0, and a learned prior is never 0.
         return self.alpha * odds / (odds + 1 - p)
 
-    def _common_sum(self, z: Tensor, features: Tensor, index: NeighborIndex, pairs: Tensor, depth: int) -> Tensor:
+    def _common_sum(
+        self, z: Tensor, features: Tensor | None, index: NeighborIndex, pairs: Tensor, depth: int
+    ) -> Tensor:
         if depth == 0:
             return super()._common_sum(z, features, index, pairs, depth)
+        assert features is not None
         limit = self.max_neighbors[0 if self.training else 1]
         found = common_neighbors(index, pairs, return_residual=True, max_neighbors=limit)
         assert found.res_src is not None

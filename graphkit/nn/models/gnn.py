@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphkit.nn.conv.propagate import dropout_edges, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear, sparse_dropout
+from graphkit.nn.dropout import dropout
 from graphkit.ops import NeighborIndex
 from graphkit.utils.checks import check_choice, check_range
 
@@ -85,7 +88,7 @@ class GNN(nn.Module):
         self.edge_dropout, self.residual = edge_dropout, residual
         self.embedding = None if in_channels else nn.Embedding(num_nodes or 0, hidden_channels)
         widths = [in_channels or hidden_channels, *[hidden_channels] * (num_layers - 1), self.out_channels]
-        sizes = list(zip(widths[:-1], widths[1:], strict=True))
+        sizes = list(itertools.pairwise(widths))
         self.neighbor_linears = nn.ModuleList(SparseLinear(a, b, bias=False) for a, b in sizes)
         self.root_linears = nn.ModuleList(SparseLinear(a, b, bias=False) for a, b in sizes if conv == "sage")
         self.biases = nn.ParameterList(torch.empty(b) for _, b in sizes)
@@ -123,9 +126,9 @@ class GNN(nn.Module):
             if self.residual and out.shape == h.shape and not h.is_sparse_csr:
                 out = out + h
             if layer < self.num_layers - 1:
-                out = F.relu(F.dropout(self.norms[layer](out), self.dropout, self.training))
+                out = F.relu(dropout(self.norms[layer](out), self.dropout, self.training))
             h = out
-        return F.dropout(h, self.tail_dropout, self.training)
+        return dropout(h, self.tail_dropout, self.training)
 
     def __repr__(self) -> str:
         sizes = f"{self.in_channels}, {self.hidden_channels}, {self.num_layers}, {self.out_channels}"

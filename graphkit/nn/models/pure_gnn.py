@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from graphkit.nn.conv.propagate import PureConv, dropout_edges
 from graphkit.nn.conv.sparse_linear import SparseLinear
+from graphkit.nn.dropout import dropout
 from graphkit.ops import NeighborIndex
 from graphkit.utils.checks import check_range
 
@@ -102,13 +102,13 @@ class PureGNN(nn.Module):
             raise ValueError(f"x must be a matrix [N, {self.in_channels}] (got None)")
         else:
             h = self.input(x)
-        h = F.dropout(h, self.dropout, self.training)
+        h = dropout(h, self.dropout, self.training)
         graph, scale = dropout_edges(NeighborIndex.of(edge_index, h.size(0)), self.edge_dropout, self.training)
         total = None
         for layer in range(self.num_layers):
             out = self.conv(h, graph, scale)
             if layer == self.num_layers - 1:
-                out = F.dropout(out, self.tail_dropout, self.training)
+                out = dropout(out, self.tail_dropout, self.training)
             h = out + h if self.residual else out
             if self.layer_weight is not None:
                 part = self.layer_weight[layer] * h

@@ -6,6 +6,7 @@ threads at once, and survive a fork (data loader workers), which OpenMP does not
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,7 @@ def run(function: Callable, work: np.ndarray | int, *arguments: Any, grain: int 
         bounds[0], bounds[-1] = 0, rows
     jobs = [
         _executor(threads).submit(function, int(a), int(b), *arguments)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        for a, b in itertools.pairwise(bounds)
         if a < b
     ]
     for job in jobs:

@@ -346,17 +346,18 @@ class NodeTable:
             keys = keys + self._group[: self.count] * self.num_nodes
         _insert(keys, 0, self._table, self._shift)
 
-    def induced(self, rowptr: Tensor, col: Tensor, perm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(row, col, edge)`` of all entries between the nodes met."""
+    def induced(self, rowptr: Tensor, col: Tensor, perm: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(row, col, edge)`` of all entries of the rows ``targets`` whose other end has been met."""
         self._table = self._table[:0]  # it may be behind: `add` does not always use it
         self._reserve(self.count)
-        graph = array(rowptr), array(col), array(perm), self._nodes[: self.count], self._table, self._shift
-        count = np.zeros(self.count + 1, np.int64)
-        run(_fill_induced, self.count, *graph, count, _NONE, _NONE, grain=512)
-        pointer = np.zeros(self.count + 1, np.int64)
+        rows = array(targets)
+        graph = array(rowptr), array(col), array(perm), rows, self._table, self._shift
+        count = np.zeros(len(rows) + 1, np.int64)
+        run(_fill_induced, len(rows), *graph, count, _NONE, _NONE, grain=512)
+        pointer = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(count[:-1], out=pointer[1:])
         row, edge = np.empty(pointer[-1], np.int64), np.empty(pointer[-1], np.int64)
         if len(row):
-            run(_fill_induced, self.count, *graph, pointer, row, edge, grain=512)
-        owner = np.repeat(np.arange(self.count), np.diff(pointer))
+            run(_fill_induced, len(rows), *graph, pointer, row, edge, grain=512)
+        owner = np.repeat(np.arange(len(rows)), np.diff(pointer))
         return torch.from_numpy(row), torch.from_numpy(owner), torch.from_numpy(edge)
