@@ -232,8 +232,6 @@ class NeighborSampler(BaseSampler):
     def _sample_hetero(
         self, seed: dict[NodeType, Tensor], seed_time: dict[NodeType, Tensor] | None, common: dict[str, Any]
     ) -> HeteroSamplerOutput:
-        if self.subgraph_type == SubgraphType.induced:
-            raise ValueError("subgraph_type='induced' is not supported for a HeteroData; use 'directional'")
         if seed_time is None and isinstance(self.node_time, dict):
             unknown = [kind for kind in seed if kind not in self.node_time]
             if unknown:
@@ -247,6 +245,10 @@ class NeighborSampler(BaseSampler):
         out = sample_hetero(
             self.graphs, self.num_nodes, seed, self.num_neighbors, seed_time=seed_time, **common  # type: ignore[arg-type]
         )  # fmt: skip
+        if self.subgraph_type == SubgraphType.induced:
+            found = {kind: induced_edges(g, out.node[kind[0]], out.node[kind[2]]) for kind, g in self._full.items()}
+            row, col, edge = ({kind: part[i] for kind, part in found.items()} for i in range(3))
+            return HeteroSamplerOutput(node=out.node, row=row, col=col, edge=edge)
         return HeteroSamplerOutput(
             node=out.node,
             row=out.row,

@@ -464,19 +464,18 @@ def sample_hetero(
     )
 
 
-def induced_edges(graph: SamplingGraph, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``(row, col, edge)`` of all edges among ``nodes``, as positions in ``nodes``; O(sum of their degrees)."""
+def induced_edges(graph: SamplingGraph, nodes: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """``(row, col, edge)`` of all edges ``nodes[row] -> targets[col]``; O(sum of the targets' degrees).
+
+    Args:
+        graph: of :func:`sampling_graph`.
+        nodes: ``[n]`` distinct nodes within range, which is not checked.
+        targets: ``[m]``, likewise; ``nodes`` if None.
+    """
+    targets = nodes if targets is None else targets
     if nodes.device.type == "cpu":
-        return cpu.NodeTable(graph.num_src, nodes, None).induced(graph.rowptr, graph.col, graph.perm)
-    place = torch.full((graph.num_src,), -1, device=nodes.device)
-    place[nodes.flip(0)] = torch.arange(nodes.numel() - 1, -1, -1, device=nodes.device)
-    size = graph.rowptr[nodes + 1] - graph.rowptr[nodes]
-    pointer = counts_to_ptr(size)
-    owner = ptr_to_index(pointer)
-    entry = torch.arange(owner.numel(), device=nodes.device) + (graph.rowptr[nodes] - pointer[:-1])[owner]
-    row = place[graph.col[entry]]
-    keep = row >= 0
-    return row[keep], owner[keep], graph.perm[entry[keep]]
+        return cpu.NodeTable(graph.num_src, nodes, None).induced(graph.rowptr, graph.col, graph.perm, targets)
+    return _induced_reference(graph, nodes, targets)
 
 
 def _sample(
@@ -601,6 +600,18 @@ def _sample_reference(
         place = torch.where(all_of[owner], place, picked)
     entry = low[owner] + place
     return pointer, graph.col[entry], graph.perm[entry], owner + offset
+
+
+def _induced_reference(graph: SamplingGraph, nodes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with O(N) memory."""
+    place = torch.full((graph.num_src,), -1, device=nodes.device)
+    place[nodes] = torch.arange(nodes.numel(), device=nodes.device)
+    pointer = counts_to_ptr(graph.rowptr[targets + 1] - graph.rowptr[targets])
+    owner = ptr_to_index(pointer)
+    entry = torch.arange(owner.numel(), device=nodes.device) + (graph.rowptr[targets] - pointer[:-1])[owner]
+    row = place[graph.col[entry]]
+    keep = row >= 0
+    return row[keep], owner[keep], graph.perm[entry[keep]]
 
 
 def _draw(stream: Tensor, size: Tensor, count: int, replace: bool) -> Tensor:

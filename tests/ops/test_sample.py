@@ -282,15 +282,16 @@ def test_is_sorted() -> None:
         sampling_graph(edge_index[:, order], N, time=-time[order], is_sorted=True)
 
 
-@pytest.mark.parametrize("table", [ops.cpu.NodeTable, ops._NodeTable])
-def test_induced_edges(table: type) -> None:
+@pytest.mark.parametrize("induced", [induced_edges, ops._induced_reference])
+def test_induced_edges(induced) -> None:
     edge_index = random_edges()
     graph = sampling_graph(edge_index, N)
-    nodes = torch.randperm(N, generator=torch.Generator().manual_seed(0))[:15]
-    row, col, edge = induced_edges(graph, nodes)
-    inside = torch.isin(edge_index, nodes).all(0).nonzero().view(-1)
-    assert edge.sort().values.equal(inside)
-    assert edge_index[:, edge].equal(torch.stack([nodes[row], nodes[col]]))
+    nodes, targets = torch.randperm(N, generator=torch.Generator().manual_seed(0)).split(N // 2)
+    for ends in (nodes, targets):
+        row, col, edge = induced(graph, nodes, ends)
+        inside = torch.isin(edge_index[0], nodes) & torch.isin(edge_index[1], ends)
+        assert edge.sort().values.equal(inside.nonzero().view(-1))
+        assert edge_index[:, edge].equal(torch.stack([nodes[row], ends[col]]))
 
 
 def test_large_sample_grows_its_table() -> None:
