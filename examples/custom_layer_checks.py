@@ -2,7 +2,7 @@
 
     python examples/custom_layer_checks.py
 
-The first layer passes every check. The other two train and predict as well, but one lets the graphs of a batch leak into
+The first layer passes every check. The other two also train and predict, but one lets the graphs of a batch leak into
 each other and one gives no number for a node without neighbours; the suite says so and by how much.
 """
 
