@@ -148,7 +148,8 @@ def common_neighbor_sum(
     r"""Sum features over common neighbours, fused: :math:`out_{ij} = \sum_{w \in N(i) \cap N(j), w \ne i, j} x_w`.
 
     Neither the neighbourhoods nor the intersections are stored in the forward pass. Differentiable in ``x``; the
-    backward pass needs O(size of the intersections) on the CPU and nothing extra on a GPU.
+    backward pass needs O(size of the intersections) on the CPU and nothing of that size on a GPU. On a GPU, sums over
+    small dense graphs are matrix products, in which a NaN or infinity of one row reaches every pair.
 
     Args:
         index: the graph.

@@ -19,9 +19,8 @@ from torch import Tensor
 
 _MAX_NODES = 1 << 14
 _DENSITY = 1 / 24  # share of the possible edges from which products are cheaper than gathering
-_BLOCK_N = 128  # the bit rows are padded to whole blocks, so that no load of bits is masked in that direction
-_FORWARD = {"BLOCK_R": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}
-_BACKWARD = {"BLOCK_R": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
+_BLOCK_N = 64  # the bit rows are padded to whole blocks, so that no load of bits is masked in that direction
+_SHAPE = {"BLOCK_R": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
 _SPLITS = 16
 
 
@@ -200,7 +199,7 @@ def common_neighbor_sum(graph: tuple[Tensor, ...], x: Tensor) -> Tensor:
     with torch.cuda.device_of(x):
         common = _common(graph)
         parts, number = _parts(x)
-        shape = {**_FORWARD, "BLOCK_F": _feature_block(width), "PARTS": number}
+        shape = {**_SHAPE, "BLOCK_F": _feature_block(width), "PARTS": number}
         _product_kernel[(triton.cdiv(pairs, shape["BLOCK_R"]), triton.cdiv(width, shape["BLOCK_F"]))](
             common, parts, out, pairs, x.size(0), common.size(1), width, x.numel(), **shape
         )
@@ -215,7 +214,7 @@ def common_neighbor_sum_backward(graph: tuple[Tensor, ...], grad: Tensor) -> Ten
         common = _common(graph)
         parts, number = _parts(grad)
         partial = grad.new_empty(_SPLITS, nodes, width, dtype=torch.float32)
-        shape = {**_BACKWARD, "BLOCK_F": _feature_block(width), "PARTS": number}
+        shape = {**_SHAPE, "BLOCK_F": _feature_block(width), "PARTS": number}
         blocks = (triton.cdiv(nodes, shape["BLOCK_N"]), triton.cdiv(width, shape["BLOCK_F"]), _SPLITS)
         _transposed_kernel[blocks](common, parts, partial, pairs, nodes, common.size(1), width, grad.numel(), **shape)
     return partial.sum(0).to(grad.dtype)

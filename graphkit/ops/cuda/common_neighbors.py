@@ -18,7 +18,7 @@ from graphkit.ops.cuda import bitmap
 from graphkit.ops.cuda.launch import accumulator, feature_block, programs, warps, wide
 from graphkit.ops.cuda.spmm import spmm_transposed
 
-_LONG = 128  # a pair whose shorter list has more entries, and four times the mean, is a long one
+_LONG = 64  # a pair whose shorter list has more entries, and four times the mean, is a long one
 _BLOCK = 32  # candidates that a short pair looks up at a time
 _SPLIT = {"BLOCK_E": 128, "num_warps": 2}
 

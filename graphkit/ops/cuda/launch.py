@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -35,4 +37,9 @@ def programs(tensor: Tensor, per_processor: int) -> int:
     """Programs of a grid whose work items are counted on the device: each takes every n-th item."""
     if tensor.device.type != "cuda":  # Triton's interpreter
         return 3
-    return torch.cuda.get_device_properties(tensor.device).multi_processor_count * per_processor
+    return _processors(tensor.device) * per_processor
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
