@@ -122,10 +122,10 @@ def _run_form(recipe: Recipe, config: Any) -> type:
     content: dict[str, Any] = {name: getattr(config, name) for name in data}
     content["__annotations__"] = {name: tyro.conf.Suppress[Any] for name in data}
     content["__doc__"] = f"The defaults are those of {config.dataset}."
-    shown = dataclass(frozen=True)(type("Hyperparameters", (recipe.config,), content))
+    shown: Any = dataclass(frozen=True)(type("Hyperparameters", (recipe.config,), content))
     given = shown(**{f.name: getattr(config, f.name) for f in fields(recipe.config)})
-    options = tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[RunOptions]]
-    hyperparameters = tyro.conf.OmitArgPrefixes[shown]  # type: ignore[valid-type]
+    options: Any = Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff]
+    hyperparameters: Any = Annotated[shown, tyro.conf.OmitArgPrefixes]
     return make_dataclass(
         "Run",
         [

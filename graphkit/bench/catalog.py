@@ -105,11 +105,14 @@ def _paper(table: dict[str, Any], place: str) -> Paper:
         if name not in table:
             raise ValueError(f"{place}: {name} is missing")
     for name, value in table.items():
-        kind = {"home": list, "api": list, "year": int}.get(name, str)
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(word, str) for word in value)):
-            raise ValueError(f"{place}: {name} must be {'a list of texts' if kind is list else kind} (got {value!r})")
-        if kind is str and (not value.strip() or "\n" in value):
-            raise ValueError(f"{place}: {name} must be one line of text (got {value!r})")
+        if name in ("home", "api"):
+            kind, good = "a list of texts", isinstance(value, list) and all(isinstance(word, str) for word in value)
+        elif name == "year":
+            kind, good = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+        else:
+            kind, good = "one line of text", isinstance(value, str) and bool(value.strip()) and "\n" not in value
+        if not good:
+            raise ValueError(f"{place}: {name} must be {kind} (got {value!r})")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", table["key"]):
         raise ValueError(f"{place}: key must be a module's name (got {table['key']!r})")
     for name, choices in (("status", STATUSES), ("family", FAMILIES)):
