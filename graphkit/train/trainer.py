@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,12 +14,13 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_range
-from graphkit.utils.io import atomic_write
+from graphkit.utils.checks import check_int, check_range
+from graphkit.utils.describe import attributes, describe, differences
+from graphkit.utils.io import atomic_write, check_writable, load_tensors, remove_leftovers, save_tensors
 from graphkit.utils.seed import seed_everything, stream
 
 
@@ -44,8 +47,17 @@ class Trainer:
     """Trains a model on a task.
 
     The epoch is chosen by validation, for each metric by itself; the test split is scored only at an epoch that is a
-    new best. All random numbers of an epoch follow from ``seed``, the epoch and the rank, so a run resumed from the
-    checkpoint of its last whole epoch goes on exactly as if it had never stopped.
+    new best, and of equal epochs the first one counts. All random numbers of an epoch follow from ``seed``, the epoch
+    and the rank, so a run resumed from the checkpoint of its last whole epoch goes on exactly as if it had never
+    stopped. The checkpoint holds a description of task, model, optimizer and trainer, and is refused in another run;
+    only ``max_epochs`` may grow.
+
+    With several processes (DDP) every batch is shared among them, so that the same settings train the same model::
+
+        torchrun --nproc-per-node 4 -m graphkit.cli run ncnc --dataset ogbl-collab
+
+    Only rank 0 writes files and shows progress. Evaluation runs in full precision on every rank, and the values of
+    rank 0 count, so that all ranks choose and stop alike.
 
     Args:
         max_epochs: epochs to train; 0 only evaluates.
@@ -53,7 +65,7 @@ class Trainer:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; only without ``fabric``.
         precision: Fabric's precision, such as ``"32-true"`` or ``"bf16-mixed"``; only without ``fabric``.
         seed: seed of dropout and everything else the model draws.
-        eval_every: epochs between evaluations.
+        eval_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better ``task.monitor``; None never.
         clip_grad_norm: largest gradient norm of each of the optimizer's parameter groups.
         folder: where ``checkpoint.pt`` and ``history.csv`` go; None keeps nothing.
@@ -63,7 +75,9 @@ class Trainer:
         description: label of the progress bar.
 
     Raises:
-        ValueError: an argument out of range; a loss that is not finite; a checkpoint that is damaged or of another run.
+        ValueError: an argument out of range; a loss, weight or validation metric that is not finite (the checkpoint is
+            then still that of the epoch before); a checkpoint that is damaged or of another run.
+        OSError: the folder cannot be written.
 
     Example:
         >>> trainer = Trainer(max_epochs=100, patience=20)  # doctest: +SKIP
@@ -88,14 +102,15 @@ class Trainer:
         progress: bool = True,
         description: str = "",
     ) -> None:
-        check_range(max_epochs, "max_epochs", 0)
-        check_range(eval_every, "eval_every", 1)
-        if patience is not None:
-            check_range(patience, "patience", 1)
+        self.max_epochs = check_int(max_epochs, "max_epochs", 0)
+        self.seed = check_int(seed, "seed", 0)
+        self.eval_every = check_int(eval_every, "eval_every", 1)
+        self.patience = None if patience is None else check_int(patience, "patience", 1)
+        if clip_grad_norm is not None:
+            check_range(clip_grad_norm, "clip_grad_norm", 0, low_open=True)
+        self.clip_grad_norm = clip_grad_norm
         if (resume or tensorboard) and folder is None:
             raise ValueError("folder must be given with resume or tensorboard (got None)")
-        self.max_epochs, self.seed, self.eval_every, self.patience = max_epochs, seed, eval_every, patience
-        self.clip_grad_norm = clip_grad_norm
         self.fabric = fabric or make_fabric(device, precision)
         self.folder = None if folder is None else Path(folder)
         self.resume, self.tensorboard = resume, tensorboard
@@ -114,28 +129,33 @@ class Trainer:
             model: the module; moved to the trainer's device.
             task: the problem; moved too.
             optimizer: over the model's parameters; None evaluates a model that has nothing to train.
-            on_epoch_end: called with the epoch and its row of the history.
+            on_epoch_end: called with the epoch and its row of the history, after the checkpoint was written.
         """
         fabric = self.fabric
+        settings = self._settings(model, task, optimizer)
         task = task.to(fabric.device)
         task.rank, task.world_size = fabric.global_rank, fabric.world_size
-        result = FitResult()
-        if optimizer is None:
-            model.to(fabric.device)
-            start = time.perf_counter()
-            valid, test = task.evaluate(model, "valid"), task.evaluate(model, "test")
-            result.best = {name: {"epoch": 0, "valid": valid[name], "test": test[name]} for name in valid}
-            result.seconds = time.perf_counter() - start
+        wrapped = model.to(fabric.device)
+        if optimizer is not None:
+            wrapped, optimizer = fabric.setup(model, optimizer)
+        if optimizer is None or self.max_epochs == 0:
+            result = self._evaluate_only(model, task)
+            self._leave(model)
             return result
-        wrapped, optimizer = fabric.setup(model, optimizer)  # type: ignore[assignment]
-        best_state = _copy_state(model)
+        if self.folder is not None and fabric.global_rank == 0:
+            check_writable(self.folder)
+            for name in ("checkpoint.pt", "history.csv"):
+                remove_leftovers(self.folder / name)
+        result, best_state = FitResult(), _copy_state(model)
         first, waited = 1, 0
-        saved = self._load() if self.resume else None
+        saved = self._load(settings) if self.resume else None
         if saved is not None:
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
+            fabric.strategy.precision.load_state_dict(saved["precision"])
             best_state, first, waited = saved["best_state"], saved["epoch"] + 1, saved["waited"]
             result = FitResult(saved["best"], saved["history"], saved["seconds"])
+            self._write_history(result)
         writer = self._writer(first)
         steps = task.num_batches()
         bar = tqdm(
@@ -146,37 +166,56 @@ class Trainer:
             leave=False,
             disable=not self.progress or fabric.global_rank > 0,
         )
-        for epoch in range(first, self.max_epochs + 1):
-            if self.patience is not None and waited >= self.patience:
-                break
-            start = time.perf_counter()
-            row: dict[str, float] = {"epoch": epoch, "loss": self._epoch(wrapped, task, optimizer, epoch, bar)}
-            if epoch % self.eval_every == 0 or epoch == self.max_epochs:
-                better = self._evaluate(model, task, epoch, row, result)
-                waited = 0 if task.monitor in better else waited + 1
-                if task.monitor in better:
-                    best_state = _copy_state(model)
-                bar.set_postfix({"loss": f"{row['loss']:.3f}", task.monitor: f"{row['valid/' + task.monitor]:.2f}"})
-            row["seconds"] = time.perf_counter() - start
-            result.seconds += row["seconds"]
-            result.history.append(row)
+        try:
+            for epoch in range(first, self.max_epochs + 1):
+                if self.patience is not None and waited >= self.patience:
+                    break
+                start = time.perf_counter()
+                row: dict[str, float] = {"epoch": epoch, "loss": self._epoch(wrapped, task, optimizer, epoch, bar)}
+                if epoch % self.eval_every == 0 or epoch == self.max_epochs:
+                    better = self._evaluate(model, task, epoch, row, result)
+                    waited = 0 if task.monitor in better else waited + 1
+                    if task.monitor in better:
+                        best_state = _copy_state(model)
+                    bar.set_postfix({"loss": f"{row['loss']:.3f}", task.monitor: f"{row['valid/' + task.monitor]:.2f}"})
+                row["seconds"] = time.perf_counter() - start
+                result.seconds += row["seconds"]
+                result.history.append(row)
+                if writer is not None:
+                    for name, value in row.items():
+                        writer.add_scalar(name, value, epoch)
+                    # Before the checkpoint: an epoch that is repeated is purged from the log, a missing one is lost.
+                    writer.flush()
+                self._save(model, optimizer, best_state, epoch, waited, result, settings)
+                if on_epoch_end is not None:
+                    on_epoch_end(epoch, row)
+        finally:
+            bar.close()
             if writer is not None:
-                for name, value in row.items():
-                    writer.add_scalar(name, value, epoch)
-            self._save(model, optimizer, best_state, epoch, waited, result)
-            if on_epoch_end is not None:
-                on_epoch_end(epoch, row)
-        bar.close()
-        if writer is not None:
-            writer.close()
+                writer.close()
         model.load_state_dict(best_state)
-        model.eval()
+        self._leave(model)
         return result
+
+    def _leave(self, model: nn.Module) -> None:
+        """What follows a run, such as a histogram of scores, draws the same numbers whether it was resumed or not."""
+        model.eval()
+        self._seed(0)
+
+    def _seed(self, epoch: int) -> None:
+        words = torch.randint(2**31, (1,), generator=stream(self.seed, 1, epoch, self.fabric.global_rank))
+        seed_everything(int(words))
+
+    def _evaluate_only(self, model: nn.Module, task: Task) -> FitResult:
+        self._seed(0)
+        start = time.perf_counter()
+        valid, test = self._scores(model, task, "valid"), self._scores(model, task, "test")
+        best = {name: {"epoch": 0, "valid": value, "test": test[name]} for name, value in valid.items()}
+        return FitResult(best, seconds=time.perf_counter() - start)
 
     def _epoch(self, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, epoch: int, bar: tqdm) -> float:
         """One pass over the training batches; returns the mean loss."""
-        words = torch.randint(2**31, (1,), generator=stream(self.seed, 1, epoch, self.fabric.global_rank))
-        seed_everything(int(words))
+        self._seed(epoch)
         model.train()
         total = torch.zeros((), device=self.fabric.device)
         count = 0
@@ -185,28 +224,69 @@ class Trainer:
             loss = task.loss(model, batch)
             self.fabric.backward(loss)
             if self.clip_grad_norm is not None:
+                self.fabric.strategy.precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
                 for group in optimizer.param_groups:
                     torch.nn.utils.clip_grad_norm_(group["params"], self.clip_grad_norm)
             optimizer.step()
             total += loss.detach()  # read once an epoch, so that a GPU need not wait in every step
             count += 1
             bar.update()
-        mean = float(self.fabric.all_reduce(total, reduce_op="mean")) / max(count, 1)  # type: ignore[arg-type]
-        if not math.isfinite(mean):
-            raise ValueError(f"the loss became {mean} in epoch {epoch}; lower the learning rate or check the features")
+        if count == 0:
+            raise ValueError(f"task gave no batch in epoch {epoch}; check its training data and batch size")
+        finite = torch.stack([torch.isfinite(p.detach()).all() for p in model.parameters()]).all()
+        both = self.fabric.all_reduce(torch.stack([total / count, finite.to(total.dtype)]), reduce_op="mean")
+        mean, sound = both.tolist()  # type: ignore[union-attr]
+        if not math.isfinite(mean) or sound < 1:
+            what = f"the loss became {mean}" if not math.isfinite(mean) else "weights became NaN or infinite"
+            raise ValueError(f"{what} in epoch {epoch}; lower the learning rate, clip gradients or check the features")
         return mean
 
     def _evaluate(self, model: nn.Module, task: Task, epoch: int, row: dict[str, float], result: FitResult) -> set[str]:
         """Score validation, and the test split where validation is a new best; returns the metrics that improved."""
-        valid = task.evaluate(model, "valid")
+        valid = self._scores(model, task, "valid")
         row.update({f"valid/{name}": value for name, value in valid.items()})
         better = {name for name, value in valid.items() if value > result.best.get(name, {}).get("valid", -math.inf)}
         if better:
-            test = task.evaluate(model, "test")
+            test = self._scores(model, task, "test")
             for name in valid:
                 if name in better:
                     result.best[name] = {"epoch": epoch, "valid": valid[name], "test": test[name]}
         return better
+
+    def _scores(self, model: nn.Module, task: Task, split: str) -> dict[str, float]:
+        found = {name: float(value) for name, value in task.evaluate(model, split).items()}
+        # Sums on a GPU may differ in the last bit from rank to rank, and with them the choice of the epoch.
+        found = self.fabric.broadcast(found)
+        if task.monitor not in found:
+            raise ValueError(f"task.monitor must be one of the metrics {', '.join(found)} (got {task.monitor!r})")
+        broken = [name for name, value in found.items() if not math.isfinite(value)]
+        if broken:
+            raise ValueError(f"{split} {broken[0]} is {found[broken[0]]}; check the scores of the model and the split")
+        return found
+
+    def _settings(self, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
+        """What must be the same in a run that is resumed."""
+        if self.folder is None or optimizer is None:
+            return {}
+        groups = [
+            {**{key: value for key, value in group.items() if key != "params"}, "params": len(group["params"])}
+            for group in optimizer.param_groups
+        ]
+        precision = self.fabric.strategy.precision
+        trainer = {
+            "seed": self.seed,
+            "eval_every": self.eval_every,
+            "patience": self.patience,
+            "clip_grad_norm": self.clip_grad_norm,
+            "processes": self.fabric.world_size,
+            "precision": str(getattr(precision, "precision", type(precision).__name__)),
+        }
+        return {
+            **describe(trainer, "trainer"),
+            **describe({"class": type(optimizer).__name__, "groups": groups}, "optimizer"),
+            **describe(model, "model"),
+            **attributes(task, "task", leave_out=("rank", "world_size")),
+        }
 
     def _save(
         self,
@@ -216,40 +296,68 @@ class Trainer:
         epoch: int,
         waited: int,
         result: FitResult,
+        settings: dict[str, str],
     ) -> None:
         if self.folder is None or self.fabric.global_rank > 0:
             return
         content = {
             "epoch": epoch,
-            "seed": self.seed,
+            "settings": settings,
             "waited": waited,
             "seconds": result.seconds,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "best_state": best_state,
             "best": result.best,
             "history": result.history,
         }
-        with atomic_write(self.folder / "checkpoint.pt", "wb") as file:
-            torch.save(content, file)
+        save_tensors(content, self.folder / "checkpoint.pt")
+        self._write_history(result)
+
+    def _write_history(self, result: FitResult) -> None:
+        """The history as a table; the checkpoint holds it too, so a kill between the two files loses nothing."""
+        if self.folder is None or self.fabric.global_rank > 0:
+            return
         columns = list(dict.fromkeys(name for row in result.history for name in row))
         with atomic_write(self.folder / "history.csv") as file:
-            table = csv.DictWriter(file, columns)
+            table = csv.DictWriter(file, columns, lineterminator="\n")
             table.writeheader()
             table.writerows(result.history)
 
-    def _load(self) -> dict[str, Any] | None:
+    def _load(self, settings: dict[str, str]) -> dict[str, Any] | None:
+        """The checkpoint, the same on every rank, or None if there is none."""
+        # Only rank 0 needs to see the folder.
+        saved = self._read(settings) if self.fabric.global_rank == 0 else None
+        return self.fabric.broadcast(saved)
+
+    def _read(self, settings: dict[str, str]) -> dict[str, Any] | None:
         assert self.folder is not None
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return None
         try:
-            saved = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            known = saved["seed"]
-        except Exception as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it, or run without resume") from error
-        if known != self.seed:
-            raise ValueError(f"{path} belongs to a run with seed {known}, not {self.seed}; use another folder")
+            saved = load_tensors(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it, or run without resume") from error
+        if not isinstance(saved, dict) or not saved.keys() >= _CONTENT:
+            raise ValueError(f"{path} is no checkpoint of this version; delete it, or run without resume")
+        other = differences(saved["settings"], settings)
+        if other:
+            raise ValueError(
+                f"{path} belongs to a run with other settings ({other}); use another folder, or run without resume"
+            )
+        if saved["epoch"] > self.max_epochs:
+            raise ValueError(
+                f"{path} has {saved['epoch']} epochs, more than max_epochs={self.max_epochs}; use another folder, or "
+                "run without resume"
+            )
+        evaluated = any(name.startswith("valid/") for name in saved["history"][-1])
+        if evaluated and saved["epoch"] % self.eval_every and saved["epoch"] < self.max_epochs:
+            raise ValueError(
+                f"{path} was evaluated after its last epoch {saved['epoch']}, which a run of max_epochs="
+                f"{self.max_epochs} with eval_every={self.eval_every} is not; run without resume"
+            )
         return saved
 
     def _writer(self, first: int) -> Any:
@@ -265,9 +373,8 @@ class Trainer:
 
 def make_fabric(device: str = "auto", precision: Any = "32-true", devices: int = 1) -> Fabric:
     """A Fabric for one device, or for all processes of a ``torchrun`` (DDP)."""
-    import os
-
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without a local rank nobody started the other processes, and waiting for them would never end.
+    world = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
     accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda"}.get(device)
     if accelerator is None:
         raise ValueError(f"device must be auto, cpu or cuda (got {device!r})")
@@ -284,5 +391,22 @@ def make_fabric(device: str = "auto", precision: Any = "32-true", devices: int =
     return fabric
 
 
+_CONTENT = {
+    "epoch",
+    "settings",
+    "waited",
+    "seconds",
+    "model",
+    "optimizer",
+    "precision",
+    "best_state",
+    "best",
+    "history",
+}
+
+
 def _copy_state(model: nn.Module) -> dict[str, Any]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }

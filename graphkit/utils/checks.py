@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -37,15 +38,14 @@ def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index") -
 
 
 def check_features(x: Tensor, name: str = "x") -> Tensor:
-    """Return ``x`` if it is a floating matrix ``[N, F]`` without NaN or infinity."""
+    """Return ``x`` if it is a floating matrix ``[N, F]``, dense or sparse CSR, without NaN or infinity."""
     if not isinstance(x, Tensor) or x.dim() != 2:
         got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name} must be a matrix [num_nodes, num_features] (got {got})")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point (got {x.dtype}); convert with .float()")
-    finite = torch.isfinite(x)
-    if not bool(finite.all()):
-        row, column = (int(i) for i in (~finite).nonzero()[0])
+    if not bool(torch.isfinite(x.values() if x.is_sparse_csr else x).all()):
+        row, column = (int(i) for i in (~torch.isfinite(x.to_dense())).nonzero()[0])
         raise ValueError(f"{name} holds {float(x[row, column])} at [{row}, {column}]; clean or impute it first")
     return x
 
@@ -54,11 +54,19 @@ def check_range(
     value: float, name: str, low: float = -math.inf, high: float = math.inf, *, low_open: bool = False
 ) -> float:
     """Return ``value`` if it lies in ``[low, high]`` (``(low, high]`` with ``low_open``)."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number (got {value!r})")
     if math.isnan(value) or value < low or value > high or (low_open and value == low):
         raise ValueError(f"{name} must be in {'(' if low_open else '['}{low}, {high}] (got {value})")
     return value
+
+
+def check_int(value: int, name: str, low: int | None = None, high: int | None = None) -> int:
+    """Return ``value`` as an ``int`` if it is a whole number (NumPy's too) in ``[low, high]``."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer (got {value!r})")
+    check_range(value, name, -math.inf if low is None else low, math.inf if high is None else high)
+    return int(value)
 
 
 def check_choice(value: str, name: str, choices: Sequence[str]) -> str:

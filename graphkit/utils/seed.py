@@ -20,8 +20,14 @@ def stream(seed: int, *keys: int) -> torch.Generator:
     """A CPU generator that depends only on ``seed`` and ``keys`` (for example the epoch).
 
     Streams of different keys are independent, and nothing has to be saved to resume one: the epoch number is enough.
+
+    Raises:
+        ValueError: a negative seed or key.
     """
-    words = np.random.SeedSequence([seed, *keys]).generate_state(2, np.uint32)
+    if min(seed, *keys, 0) < 0:
+        raise ValueError(f"seed and keys must not be negative (got {', '.join(map(str, (seed, *keys)))})")
+    # As a spawn key: words after the seed itself would make [s] and [s, 0] one stream.
+    words = np.random.SeedSequence(seed, spawn_key=keys).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 

@@ -15,8 +15,10 @@ from graphkit.nn import sparsify
 from graphkit.ops import NeighborIndex
 from graphkit.train.metrics import hits_at_k, mrr_per_source, mrr_shared, roc_auc
 from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_choice, check_features, check_range
+from graphkit.utils.checks import check_choice, check_features, check_int, check_pairs
 from graphkit.utils.seed import stream
+
+HITS = (100, 50, 20, 10, 1)
 
 
 class LinkPredictionTask(Task):
@@ -27,10 +29,15 @@ class LinkPredictionTask(Task):
     :math:`\mathrm{softplus}(-s)` over links plus that of :math:`\mathrm{softplus}(s)` over non-links. Non-links are
     drawn once an epoch, uniformly among the pairs that are no training links.
 
+    With several processes each scores its share of a batch and weights it by its size, so that the averaged gradients
+    are those of one process with the whole batch.
+
     Args:
         split: the graph and its links; see :class:`~graphkit.datasets.splits.LinkSplit`.
         batch_size: links a step; at most all of them. The last short batch is dropped.
-        metrics: among ``"Hits@K"``, ``"MRR"`` and ``"AUC"``; the first chooses the epoch. Values are in percent.
+        metrics: among ``"Hits@K"``, ``"MRR"`` and ``"AUC"``; the first chooses the epoch. Values are in percent. None
+            takes Hits@100, 50, 20, 10 and 1 as far as there are as many negatives, then MRR and AUC. Where every source
+            has its own negatives there is only ``"MRR"``.
         target_link_removal: take a batch's own links (both directions) out of the input graph.
         negatives: ``"uniform"`` pairs, or ``"source"``: random tails for the sources of the links.
         seed: seed of the order and the negatives.
@@ -38,7 +45,10 @@ class LinkPredictionTask(Task):
         evaluator: an official evaluator (``ogb.linkproppred.Evaluator``), which replaces ``metrics``.
 
     Raises:
-        ValueError: no training links, an unknown metric, features of the wrong length or not finite.
+        TypeError: ``split`` is no ``LinkSplit``, or a number is no integer.
+        ValueError: a part of the split is empty, an unknown metric or one that needs more negatives than there are,
+            features of the wrong length or not finite, batches that would take every edge out of the graph.
+        IndexError: a negative's node id outside the graph.
 
     Example:
         >>> from graphkit.datasets import load
@@ -49,7 +59,7 @@ class LinkPredictionTask(Task):
         self,
         split: LinkSplit,
         batch_size: int,
-        metrics: tuple[str, ...] = ("Hits@100", "Hits@50", "Hits@20", "Hits@10", "Hits@1", "MRR", "AUC"),
+        metrics: tuple[str, ...] | None = None,
         *,
         target_link_removal: bool = True,
         negatives: str = "uniform",
@@ -57,26 +67,24 @@ class LinkPredictionTask(Task):
         eval_batch_size: int = 65536,
         evaluator: Any = None,
     ) -> None:
-        check_range(batch_size, "batch_size", 1)
-        check_range(eval_batch_size, "eval_batch_size", 1)
-        check_choice(negatives, "negatives", ("uniform", "source"))
-        if split.train_pos.size(1) == 0:
-            raise ValueError("split holds no training links; give it edges to learn from")
-        for name in metrics:
-            if not re.fullmatch(r"Hits@[1-9]\d*|MRR|AUC", name):
-                raise ValueError(f"metrics must be Hits@K, MRR or AUC (got {name!r})")
-        if split.x is not None and check_features(split.x, "split.x").size(0) != split.num_nodes:
-            raise ValueError(f"split.x must have {split.num_nodes} rows, one a node (got {split.x.size(0)})")
-        self.split, self.metrics = split, metrics
-        self.evaluator = evaluator
-        self.monitor = _official_name(evaluator) if evaluator is not None else metrics[0]
+        batch_size = check_int(batch_size, "batch_size", 1)
+        self.eval_batch_size = check_int(eval_batch_size, "eval_batch_size", 1)
+        self.seed = check_int(seed, "seed", 0)
+        self.negatives = check_choice(negatives, "negatives", ("uniform", "source"))
+        _check_split(split)
+        self.split, self.evaluator = split, evaluator
+        self.metrics = _metrics(metrics, split)
+        self.monitor = _official_name(evaluator) if evaluator is not None else self.metrics[0]
         self.batch_size = min(batch_size, split.train_pos.size(1))
-        self.target_link_removal, self.negatives = target_link_removal, negatives
-        self.seed, self.eval_batch_size = seed, eval_batch_size
+        self.target_link_removal = target_link_removal
         self.x = None if split.x is None else sparsify(split.x)
+        self._cast_x = self.x
         self.train_graph = NeighborIndex(split.train_edge_index, split.num_nodes)
         same = split.test_edge_index is split.train_edge_index
         self.test_graph = self.train_graph if same else NeighborIndex(split.test_edge_index, split.num_nodes)
+        if negatives == "uniform":
+            # Too dense a graph is found here rather than in the first epoch.
+            self.train_graph.sample_non_edges(1, stream(self.seed))
         if target_link_removal and 2 * self.batch_size >= self.train_graph.num_edges:
             raise ValueError(
                 f"batch_size={batch_size} takes every training edge out of the input graph "
@@ -112,13 +120,26 @@ class LinkPredictionTask(Task):
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         pos, neg = batch
         graph = self.train_graph.without(pos) if self.target_link_removal else self.train_graph
+        # The processes' gradients are averaged: each sums its share and scales it to the whole batch.
+        scale = self.world_size / pos.size(1)
         pos, neg = pos[:, self.rank :: self.world_size], neg[:, self.rank :: self.world_size]
-        score = model(self.x, graph, torch.cat([pos, neg], dim=1))[:, 0]
-        return F.softplus(-score[: pos.size(1)]).mean() + F.softplus(score[pos.size(1) :]).mean()
+        score = model(self._features(model), graph, torch.cat([pos, neg], dim=1))[:, 0]
+        return (F.softplus(-score[: pos.size(1)]).sum() + F.softplus(score[pos.size(1) :]).sum()) * scale
+
+    def _features(self, model: nn.Module) -> Tensor | None:
+        """The features in the type of the model's weights, such as float64 in a ``"64-true"`` run."""
+        if self.x is None:
+            return None
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), self.x.dtype)
+        if self._cast_x is None or self._cast_x.dtype != dtype or self._cast_x.device != self.x.device:
+            self._cast_x = self.x.to(dtype)
+        return self._cast_x
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         pos, neg = self.scores(model, split)
+        if bool(pos.isnan().any()) or bool(neg.isnan().any()):
+            raise ValueError(f"model gave scores of {split} links that are NaN; check its features and learning rate")
         if self.evaluator is not None:
             key = {"y_pred_pos": pos, "y_pred_neg": neg}
             found = self.evaluator.eval(key)
@@ -143,17 +164,18 @@ class LinkPredictionTask(Task):
             graph, pos, neg, tails = self.test_graph, parts.test_pos, parts.test_neg, parts.test_neg_target
         if tails is not None:
             neg = torch.stack([pos[0].repeat_interleave(tails.size(1)), tails.reshape(-1)])
-        z = model.encode(self.x, graph)  # type: ignore[operator]
+        z = model.encode(self._features(model), graph)  # type: ignore[operator]
 
         def score(pairs: Tensor) -> Tensor:
             chunks = pairs.split(self.eval_batch_size, dim=1)
-            return torch.cat([model.decode(z, graph, chunk)[:, 0].float() for chunk in chunks])  # type: ignore[operator]
+            found = torch.cat([model.decode(z, graph, chunk)[:, 0] for chunk in chunks])  # type: ignore[operator]
+            return found if found.dtype == torch.float64 else found.float()
 
         found = score(pos), score(neg)
         return found if tails is None else (found[0], found[1].view(tails.shape))
 
     def histogram(self, model: nn.Module) -> dict[str, list[float]]:
-        pos, neg = (part.flatten().cpu() for part in self.scores(model, "test"))
+        pos, neg = (part.flatten().float().cpu() for part in self.scores(model, "test"))
         low, high = torch.aminmax(torch.cat([pos, neg]))
         edges = torch.linspace(float(low), max(float(high), float(low) + 1e-6), 41)
         shares = {"links": torch.histogram(pos, edges).hist, "non-links": torch.histogram(neg, edges).hist}
@@ -162,7 +184,7 @@ class LinkPredictionTask(Task):
 
     def to(self, device: torch.device | str) -> LinkPredictionTask:
         self.split = self.split.to(device)
-        self.x = None if self.x is None else self.x.to(device)
+        self.x = self._cast_x = None if self.x is None else self.x.to(device)
         same = self.test_graph is self.train_graph
         self.train_graph = self.train_graph.to(device)
         self.test_graph = self.train_graph if same else self.test_graph.to(device)
@@ -172,8 +194,54 @@ class LinkPredictionTask(Task):
         return f"{type(self).__name__}({self.split}, batch_size={self.batch_size})"
 
 
+def _check_split(split: LinkSplit) -> None:
+    if not isinstance(split, LinkSplit):
+        raise TypeError(f"split must be a graphkit.datasets.splits.LinkSplit (got {type(split).__name__})")
+    for name in ("train_pos", "valid_pos", "test_pos"):
+        if getattr(split, name).size(1) == 0:
+            raise ValueError(f"split.{name} must hold at least one link (got none); split a larger graph")
+    for part in ("valid", "test"):
+        links, shared = getattr(split, f"{part}_pos").size(1), getattr(split, f"{part}_neg")
+        own, name = getattr(split, f"{part}_neg_target"), f"split.{part}_neg_target"
+        if own is None:
+            if shared.size(1) == 0:
+                raise ValueError(f"split.{part}_neg must hold at least one pair to rank against (got none)")
+            continue
+        if own.dim() != 2 or own.size(0) != links or own.size(1) == 0:
+            raise ValueError(f"{name} must have shape [{links}, k], k >= 1 for each link (got {list(own.shape)})")
+        check_pairs(torch.stack([own.reshape(-1)] * 2), split.num_nodes, name)
+    if (split.valid_neg_target is None) != (split.test_neg_target is None):
+        raise ValueError("split must have both valid_neg_target and test_neg_target, or neither (got one)")
+    if split.x is not None and check_features(split.x, "split.x").size(0) != split.num_nodes:
+        raise ValueError(f"split.x must have {split.num_nodes} rows, one a node (got {split.x.size(0)})")
+
+
+def _metrics(metrics: tuple[str, ...] | str | None, split: LinkSplit) -> tuple[str, ...]:
+    """The metrics asked for, or all that the split allows."""
+    if split.valid_neg_target is not None:
+        if metrics not in (None, "MRR", ("MRR",), ["MRR"]):
+            raise ValueError(f"metrics must be ('MRR',) where every source has its own negatives (got {metrics!r})")
+        return ("MRR",)
+    fewest = min(split.valid_neg.size(1), split.test_neg.size(1))
+    if metrics is None:
+        return (*(f"Hits@{k}" for k in HITS if k <= fewest), "MRR", "AUC")
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    if not metrics:
+        raise ValueError("metrics must name at least one metric, which chooses the epoch (got none)")
+    for name in metrics:
+        if not isinstance(name, str) or not re.fullmatch(r"Hits@[1-9]\d*|MRR|AUC", name):
+            raise ValueError(f"metrics must be Hits@K, MRR or AUC (got {name!r})")
+        if name.startswith("Hits@") and int(name[5:]) > fewest:
+            raise ValueError(
+                f"metrics holds {name}, which is 100 % for any model: split has only {fewest} negatives; use a K of at "
+                f"most {fewest}"
+            )
+    return metrics
+
+
 def _title(name: str) -> str:
-    return "MRR" if name.startswith("mrr") else name.replace("hits", "Hits").replace("rocauc", "AUC")
+    name = name.removesuffix("_list")
+    return {"mrr": "MRR", "rocauc": "AUC"}.get(name, name.replace("hits", "Hits"))
 
 
 def _official_name(evaluator: Any) -> str:
