@@ -8,6 +8,7 @@ from graphkit.ops.common_neighbors import (
     common_neighbors,
 )
 from graphkit.ops.csr import CSR, to_csr
+from graphkit.ops.dropout import dropout
 from graphkit.ops.neighbors import NeighborIndex
 from graphkit.ops.spmm import spmm
 
@@ -19,6 +20,7 @@ __all__ = [
     "common_neighbor_count",
     "common_neighbor_sum",
     "common_neighbors",
+    "dropout",
     "spmm",
     "to_csr",
 ]

@@ -78,7 +78,7 @@ def common_neighbors(
     """
     if max_neighbors is not None and max_neighbors < 1:
         raise ValueError(f"max_neighbors must be None or >= 1 (got {max_neighbors})")
-    src, dst = check_pairs(edge_label_index, index.num_nodes).long()
+    src, dst = check_pairs(edge_label_index, index.num_nodes, wait=False).long()
     second = _second(index, other)
     lists = _intersect(index, second, src, dst, return_residual)
     if not return_residual:
@@ -169,7 +169,7 @@ def common_neighbor_sum(
         >>> common_neighbor_sum(index, torch.tensor([[0], [1]]), torch.eye(3))
         tensor([[0., 0., 1.]])
     """
-    pairs = check_pairs(edge_label_index, index.num_nodes).long()
+    pairs = check_pairs(edge_label_index, index.num_nodes, wait=False).long()
     if x.dim() != 2 or x.size(0) != index.num_nodes:
         raise ValueError(f"x must have shape [num_nodes={index.num_nodes}, F] (got {list(x.shape)})")
     second = _second(index, other)

@@ -143,7 +143,7 @@ class NeighborIndex:
         """Entry number of each edge ``(u, v)``, or -1. O(log degree) each."""
         if u.shape != v.shape or u.dim() != 1:
             raise ValueError(f"u and v must be vectors of one length (got {list(u.shape)} and {list(v.shape)})")
-        check_pairs(torch.stack([u, v]), self.num_nodes, "(u, v)")
+        check_pairs(torch.stack([u, v]), self.num_nodes, "(u, v)", wait=False)
         return self._find(u.long(), v.long())
 
     def _find(self, u: Tensor, v: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class NeighborIndex:
 
     def without(self, pairs: Tensor) -> NeighborIndex:
         """The graph minus ``pairs [2, B]`` in both directions; pairs that are no edges are ignored. O(E + B log d)."""
-        check_pairs(pairs, self.num_nodes, "pairs")
+        check_pairs(pairs, self.num_nodes, "pairs", wait=False)
         keep = torch.ones(self.num_edges + 1, dtype=torch.bool, device=self.device)
         # A missing pair has place -1, which is the extra slot at the end.
         src, dst = pairs.long()

@@ -13,8 +13,11 @@ from torch import Tensor
 INDEX_DTYPES = (torch.int64, torch.int32)
 
 
-def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index") -> Tensor:
+def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index", wait: bool = True) -> Tensor:
     """Return ``pairs`` if it is an integer tensor ``[2, B]`` with ids in ``[0, num_nodes)``.
+
+    With ``wait=False`` the ids of a tensor on a GPU are asserted there, as PyTorch's indexing does, so that a training
+    step need not wait for the device; a bad id is a device-side assertion then, not an IndexError.
 
     Raises:
         TypeError: not a tensor, or not int64/int32.
@@ -30,8 +33,10 @@ def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index") -
     # A compiled graph cannot stop on the values of a tensor.
     if pairs.numel() and not torch.compiler.is_compiling():
         low, high = torch.aminmax(pairs)
-        # One combined test, one host synchronisation.
-        if bool((low < 0) | (high >= num_nodes)):
+        bad_ids = (low < 0) | (high >= num_nodes)
+        if pairs.is_cuda and not wait:
+            torch._assert_async(~bad_ids, f"{name} holds a node id outside [0, {num_nodes})")
+        elif bool(bad_ids):
             bad = int(low) if int(low) < 0 else int(high)
             raise IndexError(f"{name} holds node id {bad}, outside [0, {num_nodes})")
     return pairs

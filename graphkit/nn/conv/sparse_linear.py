@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkit.nn.dropout import dropout
 from graphkit.ops import spmm
+from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_range
 
 
@@ -58,6 +58,18 @@ def sparse_dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     values = dropout(x.values(), p, training)
     return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False)
+
+
+def linear_of_sparse_rows(linear: nn.Linear, x: Tensor) -> Tensor:
+    """``linear(x)`` for a matrix of which most rows are zero: those rows become the bias, without a product."""
+    if x.device.type != "cpu":
+        return linear(x)  # a GPU would have to wait until the rows are counted, which takes longer than the product
+    filled = x.detach().any(dim=1).nonzero()[:, 0]
+    if 2 * filled.numel() > x.size(0):
+        return linear(x)
+    product = x[filled] @ linear.weight.t()
+    out = product.new_zeros(x.size(0), linear.out_features).index_copy(0, filled, product)
+    return out if linear.bias is None else out + linear.bias
 
 
 def sparsify(x: Tensor, density: float = 0.1) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from graphkit.nn.conv.sparse_linear import linear_of_sparse_rows
 from graphkit.nn.dropout import Dropout
 from graphkit.ops import NeighborIndex, NodeLists, common_neighbor_sum, common_neighbors, spmm
 from graphkit.utils.checks import check_choice, check_pairs, check_range
@@ -14,7 +15,7 @@ POOLS = ("features", "count", "none")
 
 def _block(width_in: int, width: int, dropout: float, norm: bool) -> list[nn.Module]:
     normalise = [nn.LayerNorm(width)] if norm else []
-    return [nn.Linear(width_in, width), *normalise, Dropout(dropout), nn.ReLU()]
+    return [nn.Linear(width_in, width), *normalise, Dropout(dropout), nn.ReLU(inplace=True)]
 
 
 class NCNDecoder(nn.Module):
@@ -142,17 +143,19 @@ class NCNDecoder(nn.Module):
         if z.dim() != 2 or z.size(1) != self.in_channels:
             raise ValueError(f"z must have shape [N, {self.in_channels}] (got {list(z.shape)})")
         index = NeighborIndex.of(edge_index, z.size(0))
-        pairs = check_pairs(edge_label_index, z.size(0)).long()
+        pairs = check_pairs(edge_label_index, z.size(0), wait=False).long()
         index = index.dropout(self.edge_dropout, self.training)
-        # A small batch of NCN needs few nodes' features, so those are made when they are known.
-        few = self.training and self.depth == 0 and self.orders == ((1, 1),) and self.residual_mlp is None
-        features = None if few and pairs.size(1) < z.size(0) else self._features(z)
+        features = None if self.depth == 0 and self._needs_few(index) else self._features(z)
         return self._score(z, features, index, pairs, self.depth)
 
     def _score(self, z: Tensor, features: Tensor | None, index: NeighborIndex, pairs: Tensor, depth: int) -> Tensor:
         parts = []
         if self.common_mlp is not None:
-            parts.append(self.common_mlp(self._common_sum(z, features, index, pairs, depth)))
+            # Most pairs share no neighbour.
+            first, *rest = self.common_mlp
+            assert isinstance(first, nn.Linear)
+            pooled = self._common_sum(z, features, index, pairs, depth)
+            parts.append(_apply(rest, linear_of_sparse_rows(first, pooled)))
         if self.order_mlp is not None:
             assert features is not None
             parts.append(self.order_mlp(self._order_sum(features, index, pairs)))
@@ -162,11 +165,19 @@ class NCNDecoder(nn.Module):
             parts.append(
                 self.residual_mlp(weighted_sum(found.res_src, features) + weighted_sum(found.res_dst, features))
             )
-        hidden = sum(parts[1:], parts[0]) * self.beta if parts else None
+        hidden = None if self.beta is None else sum(parts[1:], parts[0]) * self.beta
         if self.pair_mlp is not None:
             pair = self.pair_mlp(z[pairs[0]] * z[pairs[1]])
             hidden = pair if hidden is None else hidden + pair
         return self.head(hidden)
+
+    def _needs_few(self, index: NeighborIndex) -> bool:
+        """Whether common neighbours are so rare that they are listed first and only their features made.
+
+        In evaluation all are made once for many batches, and a GPU would have to wait for the lists' length.
+        """
+        plain = self.orders == ((1, 1),) and self.residual_mlp is None
+        return self.training and plain and index.device.type == "cpu" and 64 * index.num_edges < index.num_nodes**2
 
     def _features(self, z: Tensor) -> Tensor:
         """What is summed over neighbours."""
@@ -194,11 +205,17 @@ class NCNDecoder(nn.Module):
         return f"{type(self).__name__}({self.in_channels}, {self.hidden_channels}, {self.out_channels})"
 
 
+def _apply(layers: list[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
 def weighted_sum(lists: NodeLists | None, features: Tensor, weight: Tensor | None = None) -> Tensor:
     """Weighted sum of the features of each pair's list."""
     assert lists is not None
     weights = [part.to(features.dtype) for part in (lists.weight, weight) if part is not None]
-    return spmm(lists.ptr, lists.node, features, torch.stack(weights).prod(0) if weights else None)
+    return spmm(lists.ptr, lists.node, features, torch.stack(weights).prod(0).to(features.dtype) if weights else None)
 
 
 class NCNCDecoder(NCNDecoder):
@@ -314,9 +331,10 @@ class NCNCDecoder(NCNDecoder):
     @torch.no_grad()
     def _complete(self, z: Tensor, features: Tensor, index: NeighborIndex, pairs: Tensor, depth: int) -> Tensor:
         """Logits of the same predictor at one level less, in chunks."""
+        inner: Tensor | None = features
         if self.completion_input == "transformed" and self.pool == "features":
             z = features
-            features = self._features(z)
+            inner = None if depth == 0 and self._needs_few(index) else self._features(features)
         if not self.shared_dropout:
             index = index.dropout(self.edge_dropout, self.training)
         place = None
@@ -324,7 +342,7 @@ class NCNCDecoder(NCNDecoder):
             # On a dense graph the same links are asked for again and again; scores are symmetric, so one table serves.
             pairs, place = _distinct(pairs, index.num_nodes)
         size = self.chunk_size or max(pairs.size(1), 1)
-        parts = [self._score(z, features, index, part, depth)[:, 0] for part in pairs.split(size, dim=1)]
+        parts = [self._score(z, inner, index, part, depth)[:, 0] for part in pairs.split(size, dim=1)]
         logit = torch.cat(parts) if parts else z.new_empty(0)
         return logit if place is None else logit[place]
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from graphkit.nn.conv.propagate import dropout_edges, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear, sparse_dropout
-from graphkit.nn.dropout import dropout
 from graphkit.ops import NeighborIndex
+from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_choice, check_range
 
 

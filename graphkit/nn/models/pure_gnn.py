@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from graphkit.nn.conv.propagate import PureConv, dropout_edges
 from graphkit.nn.conv.sparse_linear import SparseLinear
-from graphkit.nn.dropout import dropout
 from graphkit.ops import NeighborIndex
+from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_range
 
 

@@ -58,9 +58,7 @@ def run(function: Callable, work: np.ndarray | int, *arguments: Any, grain: int 
         bounds = np.searchsorted(work, load)
         bounds[0], bounds[-1] = 0, rows
     jobs = [
-        _executor(threads).submit(function, int(a), int(b), *arguments)
-        for a, b in itertools.pairwise(bounds)
-        if a < b
+        _executor(threads).submit(function, int(a), int(b), *arguments) for a, b in itertools.pairwise(bounds) if a < b
     ]
     for job in jobs:
         job.result()
