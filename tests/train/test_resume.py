@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import small_runs
 import torch
 
-import small_runs
 from graphkit.train import Trainer
 from graphkit.utils.io import load_tensors
 
@@ -266,7 +266,21 @@ def record(folder: Path) -> dict:
 
 
 def test_a_killed_command_resumes_between_models_and_within_one(tmp_path):
-    words = "run ncnc --models NCN GAE --fast --epochs 5 --hidden 8 --device cpu --quiet".split()
+    words = [
+        "run",
+        "ncnc",
+        "--models",
+        "NCN",
+        "GAE",
+        "--fast",
+        "--epochs",
+        "5",
+        "--hidden",
+        "8",
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     seeds = killed / "ncnc" / "pyimports"
     other = start(small_runs.command_line, [*words, "--out", str(whole)], tmp_path / "whole.log")
