@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -384,3 +388,13 @@ def test_shared_sampler() -> None:
     sampler = NeighborSampler(data, [3])
     batch = NeighborLoader(data, [3], neighbor_sampler=sampler)(torch.tensor([1]))
     assert batch.n_id[0] == 1
+
+
+def test_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).resolve().parents[2] / "examples" / "neighbor_loader.py"
+    if not path.exists():
+        pytest.skip("the examples are not part of an installed package")
+    monkeypatch.setattr(sys, "argv", [str(path), "--fast"])
+    runpy.run_path(str(path), run_name="__main__")
+    result = capsys.readouterr().out.splitlines()[-1]
+    assert float(result.split(":")[1].rstrip(" %")) > 70
