@@ -120,7 +120,7 @@ def _run_form(recipe: Recipe, config: Any) -> type:
     data = {name: entry for name, entry in data.items() if hasattr(config, name)}
     # The recipe's config without these, as a subclass, so that tyro still finds the help in its docstrings.
     content: dict[str, Any] = {name: getattr(config, name) for name in data}
-    content["__annotations__"] = {name: tyro.conf.Suppress[Any] for name in data}
+    content["__annotations__"] = {name: Annotated[Any, tyro.conf.Suppress] for name in data}
     content["__doc__"] = f"The defaults are those of {config.dataset}."
     shown: Any = dataclass(frozen=True)(type("Hyperparameters", (recipe.config,), content))
     given = shown(**{f.name: getattr(config, f.name) for f in fields(recipe.config)})

@@ -221,7 +221,7 @@ def _section(record: Record, paper: Paper | None) -> str:
     parts += _charts(record)
     parts.append(_facts(record))
     parts.append(_details("All metrics", _metrics(record)))
-    parts.append(_details(f"All seeds ({', '.join(map(str, record.seeds))})", _seeds(record)))
+    parts.append(_details(f"Values of each seed ({', '.join(map(str, record.seeds))})", _seeds(record)))
     if record.config:
         parts.append(_details("Settings", _settings(record.config)))
     return "\n".join(parts) + "</section>"

@@ -1,0 +1,36 @@
+"""A small record without training."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphkit.bench.records import Record, Row
+
+
+@pytest.fixture
+def record() -> Record:
+    """Two models, three seeds; one figure of the paper is near, one is far."""
+    near = {"mean": 89.65, "std": 1.36, "source": "a paper, table 2"}
+    far = {"mean": 40.0, "std": None, "source": "a paper, table 2"}
+    return Record(
+        key="ncnc",
+        dataset="Cora",
+        protocol="random split",
+        command="graphkit run ncnc --dataset Cora --runs 3",
+        rows=[
+            Row("NCNC", "Hits@100", "test", [89.0, 90.5, 88.25], near, 58370, 12.5, 900.5),
+            Row("NCNC", "MRR", "test", [30.0, 31.0, 32.0], None, 58370, 12.5, 900.5),
+            Row("NCNC", "Hits@100", "valid", [90.0, 91.0, 92.0], None, 58370, 12.5, 900.5),
+            Row("CN", "Hits@100", "test", [33.0, 33.5, 34.0], far),
+        ],
+        seeds=[0, 1, 2],
+        config={"dataset": "Cora", "root": None, "hidden": 256},
+        monitor="Hits@100",
+        curves={"NCNC": [{"epoch": 1, "loss": 0.7, "valid/Hits@100": 50.0}, {"epoch": 2, "valid/Hits@100": 60.0}]},
+        histograms={"NCNC": {"edges": [0.0, 0.5, 1.0], "links": [0.2, 0.8], "non-links": [0.9, 0.1]}},
+        commit="0123456789ab",
+        created="2026-01-02T03:04:05+00:00",
+        versions={"python": "3.11.7", "torch": "2.13.0"},
+        hardware="a processor, 1 threads",
+        note="a quiet machine",
+    )

@@ -1,0 +1,140 @@
+"""Result records: what is written comes back, and what is damaged is named."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from graphkit.bench import records
+from graphkit.bench.plots import plot_record
+from graphkit.bench.records import Record, Row, load_records
+
+
+def test_round_trip(record, tmp_path):
+    path = record.save(tmp_path)
+    assert path == tmp_path / "ncnc" / "Cora.json"
+    assert Record.load(path) == record
+    assert load_records(tmp_path) == [record]
+
+
+def test_written_mean_and_std(record, tmp_path):
+    rows = json.loads(record.save(tmp_path).read_text())["rows"]
+    for row in rows:
+        assert row["mean"] == pytest.approx(np.mean(row["values"]), abs=1e-4)
+        assert row["std"] == pytest.approx(np.std(row["values"], ddof=1), abs=1e-4)
+
+
+def test_mean_and_std_against_numpy():
+    values = np.random.default_rng(0).normal(50, 10, 25).tolist()
+    row = Row("a", "b", "test", values)
+    assert row.mean == pytest.approx(np.mean(values))
+    assert row.std == pytest.approx(np.std(values, ddof=1))
+    assert Row("a", "b", "test", [3.0]).std == 0
+
+
+def test_main_rows(record):
+    assert [(row.model, row.metric) for row in record.main_rows()] == [("NCNC", "Hits@100"), ("CN", "Hits@100")]
+    record.rows[1].reported = {"mean": 1.0, "std": None}
+    assert [row.metric for row in record.main_rows()] == ["Hits@100", "MRR", "Hits@100"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '"text"', "{}", '{"rows": 3}', '{"rows": []}', '{"rows": [{}]}', "\udcff"],
+)
+def test_damaged_file_is_named(text, tmp_path):
+    path = tmp_path / "ncnc" / "Cora.json"
+    path.parent.mkdir()
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"Cora\.json is no result record"):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["rows"].clear(), "no rows"),
+        (lambda c: c["rows"][0].update(values=[1.0, "2", 3.0]), "no numbers"),
+        (lambda c: c["rows"][0].update(values=[1.0]), "one value a seed"),
+        (lambda c: c["rows"][0].update(reported={"std": 1.0}), "mean"),
+        (lambda c: c["rows"][0].update(reported=3), "no result record"),
+        (lambda c: c["rows"][0].update(extra=3), "extra"),
+        (lambda c: c.update(monitor=None), "monitor"),
+        (lambda c: c.update(config=[]), "config"),
+        (lambda c: c["curves"].update(CN=[{"epoch": "one"}]), "curve"),
+        (lambda c: c["histograms"].update(CN={"edges": ["a"]}), "histogram"),
+        (lambda c: c.pop("seeds"), "seeds"),
+    ],
+)
+def test_wrong_field_is_told(change, message, record, tmp_path):
+    path = record.save(tmp_path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as info:
+        Record.load(path)
+    assert str(path) in str(info.value)
+
+
+def test_nan_is_neither_written_nor_read(record, tmp_path):
+    path = record.save(tmp_path)
+    before = path.read_text()
+    record.rows[0].values[0] = float("nan")
+    with pytest.raises(ValueError, match="JSON"):
+        record.save(tmp_path)
+    assert path.read_text() == before
+    path.write_text(before.replace("90.5", "NaN"))
+    with pytest.raises(ValueError, match="NaN"):
+        Record.load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Record.load(tmp_path / "none.json")
+    assert load_records(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("place", ["dump", "fsync", "replace"])
+def test_full_disk_leaves_the_earlier_record(place, record, tmp_path, monkeypatch):
+    path = record.save(tmp_path)
+    before = path.read_bytes()
+
+    def full(*arguments, **options):
+        if place == "dump":
+            arguments[1].write('{"key": "nc')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(records.json if place == "dump" else os, place, full)
+    record.rows[0].values = [1.0, 2.0, 3.0]
+    with pytest.raises(OSError, match="No space left"):
+        record.save(tmp_path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["Cora.json"]
+
+
+def test_stamp(record):
+    record.stamp()
+    assert record.versions.keys() >= {"python", "torch", "torch-geometric", "numpy"}
+    assert "threads" in record.hardware or " x " in record.hardware
+    assert record.created.endswith("+00:00")
+
+
+def test_peak_can_be_measured_anew():
+    """The peak after a reset is not that of what was freed before."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system cannot reset the peak of a process")
+    block = np.ones(64 * 2**20 // 8)
+    block += 1
+    high = records.peak_mb()
+    del block
+    records.reset_peak()
+    assert records.peak_mb() < high - 40
+
+
+def test_plot_without_curves_and_histograms(record, tmp_path):
+    record.curves, record.histograms = {"NCNC": [{"epoch": 1, "loss": 1.0}]}, {}
+    assert plot_record(record, tmp_path / "plot.png").stat().st_size > 1000
