@@ -1,6 +1,7 @@
 """Kinds of problems: each owns its split, loss and metrics."""
 
 from graphkit.train.tasks.link_prediction import LinkPredictionTask
+from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.task import Task
 
-__all__ = ["LinkPredictionTask", "Task"]
+__all__ = ["LinkPredictionTask", "NodeClassificationTask", "Task"]

@@ -1,0 +1,217 @@
+"""Node classification: one graph, labels of some nodes, cross-entropy and the usual metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Data
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
+from graphkit.datasets.splits import IndexSplit
+from graphkit.nn import sparsify
+from graphkit.ops import NeighborIndex
+from graphkit.train.metrics import roc_auc
+from graphkit.train.tasks.task import Task
+from graphkit.utils.checks import INDEX_DTYPES, check_choice, check_features, check_pairs
+
+METRICS = ("Accuracy", "F1", "AUC")
+
+
+class NodeClassificationTask(Task):
+    r"""Predict the classes of nodes in one graph that is known as a whole (transductive), full batch, as in
+    `"Semi-Supervised Classification with Graph Convolutional Networks" <https://arxiv.org/abs/1609.02907>`_.
+
+    An epoch is one step on all training nodes; the loss is their mean cross-entropy. Labels of validation and test
+    nodes are used by :meth:`evaluate` alone. A model is called as ``model(x, graph)`` and returns logits ``[N, C]``:
+    models with the attribute ``takes_index`` (GraphKit's) get features as sparse CSR where they are mostly zero and a
+    :class:`~graphkit.ops.NeighborIndex` whose row ``i`` lists the nodes with an edge to ``i``; others (PyG's) get ``x``
+    and ``edge_index`` as they are.
+
+    With several processes, each computes the whole graph's logits and the loss of its share of the training nodes.
+
+    Args:
+        data: graph with ``edge_index`` ``[2, E]``, ``y`` ``[N]`` or ``[N, 1]`` (negative or NaN: no label), and ``x``
+            ``[N, F]``, which models with an embedding for each node do not need.
+        split: ids of the training, validation and test nodes.
+        metrics: among ``"Accuracy"``, ``"F1"`` (macro) and ``"AUC"`` (of the ROC curve, two classes only); the first
+            chooses the epoch. Values are in percent. None takes the first two, and AUC where it is defined.
+        num_classes: number of classes ``C``; None takes one more than the largest label.
+
+    Raises:
+        TypeError: ``data`` is no ``Data`` or ``split`` no ``IndexSplit``.
+        ValueError: a part of the split is empty or holds a node without a label, labels that are no class numbers or
+            all the same among the training nodes, features or edges of the wrong shape, an unknown metric.
+        IndexError: a node id outside the graph.
+
+    Example:
+        >>> from graphkit.datasets import load
+        >>> dataset = load("digits")
+        >>> NodeClassificationTask(dataset.data, dataset.split(seed=0))
+        NodeClassificationTask(nodes=1797, features=64, classes=10, IndexSplit(train=862, valid=576, test=359))
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        split: IndexSplit,
+        metrics: tuple[str, ...] | str | None = None,
+        *,
+        num_classes: int | None = None,
+    ) -> None:
+        if not isinstance(data, Data):
+            raise TypeError(f"data must be a torch_geometric.data.Data (got {type(data).__name__})")
+        if not isinstance(split, IndexSplit):
+            raise TypeError(f"split must be a graphkit.datasets.splits.IndexSplit (got {type(split).__name__})")
+        if data.edge_index is None or data.y is None or data.num_nodes is None:
+            missing = [name for name in ("edge_index", "y", "num_nodes") if getattr(data, name) is None]
+            raise ValueError(f"data must have edge_index, y and num_nodes or x (missing: {', '.join(missing)})")
+        self.num_nodes: int = data.num_nodes
+        self.edge_index = check_pairs(data.edge_index, self.num_nodes, "data.edge_index")
+        self.x = _checked_features(data.x, self.num_nodes)
+        self.y = _class_numbers(data.y, self.num_nodes)
+        self.split = split
+        for name in ("train", "valid", "test"):
+            self._check_part(name)
+        labelled = torch.cat([split.train, split.valid, split.test])
+        largest = int(self.y[labelled].max())
+        self.num_classes = largest + 1 if num_classes is None else num_classes
+        if largest >= self.num_classes:
+            raise ValueError(f"data.y holds label {largest}, but num_classes={self.num_classes}")
+        seen = self.y[split.train].unique()
+        if seen.numel() < 2:
+            raise ValueError(f"all training nodes have label {int(seen[0])}; a classifier needs two classes to learn")
+        ranked = self.num_classes == 2 and all(self.y[part].unique().numel() == 2 for part in (split.valid, split.test))
+        if metrics is None:
+            metrics = METRICS if ranked else METRICS[:2]
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        if not metrics:
+            raise ValueError("metrics must name at least one metric, which chooses the epoch (got none)")
+        for name in metrics:
+            check_choice(name, "metrics", METRICS)
+        if "AUC" in metrics and not ranked:
+            raise ValueError(
+                "metrics holds 'AUC', which needs two classes, both among the validation and the test nodes "
+                f"(got {self.num_classes} classes)"
+            )
+        self.metrics, self.monitor = metrics, metrics[0]
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features, 0 if there are none."""
+        return 0 if self.x is None else self.x.size(1)
+
+    @cached_property
+    def graph(self) -> NeighborIndex:
+        """For each node the nodes with an edge to it, which is the direction in which PyG's layers pass messages."""
+        return NeighborIndex(self.edge_index.flip(0), self.num_nodes)
+
+    @cached_property
+    def sparse_x(self) -> Tensor | None:
+        """The features, as sparse CSR if at most a fifth of them is not zero."""
+        return None if self.x is None else sparsify(self.x, density=0.2)
+
+    def num_batches(self) -> int:
+        return 1
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """The ids of all training nodes, once."""
+        yield self.split.train
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        share = batch[self.rank :: self.world_size]
+        total = F.cross_entropy(self.logits(model)[share], self.y[share], reduction="sum")
+        # Gradients are averaged over the ranks: with this factor their average is the gradient of the mean over all
+        # training nodes, whether or not the shares are of one length.
+        return total * (self.world_size / batch.numel())
+
+    def logits(self, model: nn.Module) -> Tensor:
+        """``[N, C]`` scores of all nodes, in the mode that the model is in."""
+        ours = getattr(model, "takes_index", False)
+        x = self.sparse_x if ours else self.x
+        if x is not None:
+            # In the type of the weights, which a "64-true" run makes float64.
+            x = x.to(next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype))
+        out = model(x, self.graph if ours else self.edge_index)
+        if out.shape != (self.num_nodes, self.num_classes):
+            raise ValueError(
+                f"model must return logits [{self.num_nodes}, {self.num_classes}], a row a node and a column a class "
+                f"(got {list(out.shape)})"
+            )
+        return out
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        check_choice(split, "split", ("valid", "test"))
+        model.eval()
+        ids: Tensor = getattr(self.split, split)
+        logit, y = self.logits(model)[ids], self.y[ids]
+        if bool(logit.isnan().any()):
+            raise ValueError(f"model gave logits of {split} nodes that are NaN; check its features and learning rate")
+        found: dict[str, float] = {}
+        for name in self.metrics:
+            if name == "AUC":
+                score = logit[:, 1] - logit[:, 0]
+                value = roc_auc(score[y == 1], score[y == 0])
+            elif name == "F1":
+                value = float(multiclass_f1_score(logit, y, self.num_classes, average="macro"))
+            else:
+                value = float(multiclass_accuracy(logit, y, self.num_classes, average="micro"))
+            found[name] = 100 * value
+        return found
+
+    def to(self, device: torch.device | str) -> NodeClassificationTask:
+        self.x = None if self.x is None else self.x.to(device)
+        self.y, self.edge_index, self.split = self.y.to(device), self.edge_index.to(device), self.split.to(device)
+        for name in ("graph", "sparse_x"):
+            if name in self.__dict__ and self.__dict__[name] is not None:
+                self.__dict__[name] = self.__dict__[name].to(device)
+        return self
+
+    def _check_part(self, name: str) -> None:
+        ids: Any = getattr(self.split, name)
+        if ids.dim() != 1 or ids.dtype not in INDEX_DTYPES:
+            raise ValueError(f"split.{name} must be a vector of node ids (got {list(ids.shape)} {ids.dtype})")
+        if ids.numel() == 0:
+            raise ValueError(f"split.{name} holds no nodes; training, validation and test need at least one each")
+        if int(ids.max()) >= self.num_nodes:
+            raise IndexError(f"split.{name} holds node id {int(ids.max())}, outside [0, {self.num_nodes})")
+        unlabelled = ids[self.y[ids] < 0]
+        if unlabelled.numel():
+            raise ValueError(
+                f"split.{name} holds {unlabelled.numel()} nodes without a label, first node {int(unlabelled[0])}; "
+                "leave them out of the split"
+            )
+
+    def __repr__(self) -> str:
+        sizes = f"nodes={self.num_nodes}, features={self.num_features}, classes={self.num_classes}"
+        return f"{type(self).__name__}({sizes}, {self.split})"
+
+
+def _checked_features(x: Tensor | None, num_nodes: int) -> Tensor | None:
+    if x is None:
+        return None
+    if isinstance(x, Tensor) and x.is_sparse_csr:
+        check_features(x.values()[:, None], "data.x.values()")
+    else:
+        check_features(x, "data.x")
+    if x.size(0) != num_nodes:
+        raise ValueError(f"data.x must have {num_nodes} rows, one a node (got {x.size(0)})")
+    return x
+
+
+def _class_numbers(y: Tensor, num_nodes: int) -> Tensor:
+    """Labels as int64 ``[N]``, -1 where there is none."""
+    if y.numel() != num_nodes or y.size(0) != num_nodes:
+        raise ValueError(f"data.y must hold one label for each of the {num_nodes} nodes (got shape {list(y.shape)})")
+    flat = y.reshape(-1)
+    if flat.is_floating_point():
+        known = ~flat.isnan()
+        if bool((~flat[known].isfinite() | (flat[known] != flat[known].round())).any()):
+            raise ValueError("data.y must hold class numbers, not real values; this task is no regression")
+        flat = torch.where(known, flat, -1)
+    return flat.long().clamp(min=-1)
