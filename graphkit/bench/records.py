@@ -70,9 +70,10 @@ class Record:
         """The test rows of the monitored metric, and of any other metric that the paper gives."""
         return [row for row in self.rows if row.split == "test" and (row.metric == self.monitor or row.reported)]
 
-    def stamp(self) -> Record:
-        """Fill in commit, time, versions and hardware."""
-        self.commit, self.versions, self.hardware = commit(), versions(), hardware()
+    def stamp(self, origin: dict[str, Any] | None = None) -> Record:
+        """Fill in the time, and commit, versions and hardware of the runs (:func:`where`; those of now if None)."""
+        made = origin or where()
+        self.commit, self.versions, self.hardware = made["commit"] or commit(), made["versions"], made["hardware"]
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         return self
 
@@ -159,6 +160,11 @@ def commit() -> str:
         return git("rev-parse", "--short=12", "HEAD").strip() + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def where() -> dict[str, Any]:
+    """What a run's numbers depend on besides its settings: the commit of the source, versions and hardware."""
+    return {"commit": commit(), "versions": versions(), "hardware": hardware()}
 
 
 def versions() -> dict[str, str]:

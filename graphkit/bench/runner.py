@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphkit.bench.plots import plot_record
-from graphkit.bench.records import Record, Row, peak_mb, reset_peak
+from graphkit.bench.records import Record, Row, peak_mb, reset_peak, where
 from graphkit.train import Experiment, FitResult, make_fabric
 from graphkit.utils.checks import check_range
 from graphkit.utils.io import atomic_write
@@ -116,6 +116,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
                         json.dump(outcome, file, allow_nan=False)
             outcomes.append(outcome)
         record.monitor = record.monitor or outcomes[0]["monitor"]
+        origin = outcomes[0]["where"]
         record.rows += _rows(recipe, config, model, outcomes)
         if outcomes[0]["history"]:
             record.curves[model] = outcomes[0]["history"]
@@ -125,7 +126,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
             row for row in record.rows if (row.model, row.metric) == (model, record.monitor) and row.split == "test"
         )
         console.print(f"  {model:<12} {record.monitor} {main.mean:.2f} ± {main.std:.2f}  ({main.seconds:.1f} s a run)")
-    record.stamp()
+    record.stamp(origin)
     if fabric.global_rank == 0:
         path = record.save(options.out)
         picture = plot_record(record, path.with_suffix(".png"))
@@ -168,6 +169,7 @@ def _run_one(
         "parameters": experiment.num_parameters(),
         "seconds": round(result.seconds, 3),
         "peak_mb": peak_mb(),
+        "where": where(),
     }
 
 
