@@ -107,8 +107,8 @@ def _biased_step(
         near, near_end = rowptr[before[walks]], rowptr[before[walks] + 1]
         place = search(col, near, near_end, w, right=False)
         has = (place < near_end) & (col[place.clamp(max=col.numel() - 1)] == w)
-        other = torch.where(has, 1.0, away).double()
-        return torch.where(w == before[walks], back, other)
+        other = torch.full_like(near, away, dtype=torch.float64).masked_fill_(has, 1.0)
+        return other.masked_fill_(w == before[walks], back)
 
     highest = max(back, away, 1.0)
     result = v.clone()

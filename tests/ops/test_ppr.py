@@ -167,3 +167,14 @@ def test_refuses(function, arguments: dict, error: type, message: str) -> None:
     index = NeighborIndex(random_edges(undirected=True), N)
     with pytest.raises(error, match=message):
         function(**{"graph": index, "sources": torch.tensor([0])} | arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_gpu(top_k: int | None) -> None:
+    edges = random_edges(undirected=False)
+    found = ppr(NeighborIndex(edges.cuda(), N), torch.arange(N).cuda(), top_k=top_k)
+    expected = ppr_power(NeighborIndex(edges, N), torch.arange(N), top_k=top_k)
+    assert found.value.is_cuda
+    assert found.ptr.cpu().equal(expected.ptr)
+    torch.testing.assert_close(found.value.cpu(), expected.value)

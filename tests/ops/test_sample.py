@@ -421,3 +421,22 @@ def test_temporal_arguments_refused(arguments: dict, error: type, message: str) 
     graph = sampling_graph(EDGES, 3, time=torch.tensor([1, 2]))
     with pytest.raises(error, match=message):
         sample_neighbors(graph, torch.tensor([0]), 1, **{"seed_time": torch.tensor([5])} | arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gpu_gives_the_same(variant: str) -> None:
+    attributes, window = VARIANTS[variant]
+    graph = sampling_graph(random_edges(), N, **attributes)
+    device_graph = sampling_graph(random_edges().cuda(), N, **attributes)
+    seeds = torch.randint(N, (30,), generator=torch.Generator().manual_seed(2))
+    times = None if graph.time is None else torch.full((30,), 60).to(graph.time.dtype)
+    for count, replace, strategy in itertools.product((-1, 0, 3), (False, True), ("uniform", "last")):
+        options = {"replace": replace, "seed_time": times, "strategy": strategy, "window": window, "seed": 5}
+        found = sample_subgraph(device_graph, seeds.cuda(), [count, count], **options)
+        expected = sample_subgraph(graph, seeds, [count, count], **options)
+        assert found.node.is_cuda
+        for a, b in zip(found, expected, strict=True):
+            assert a.cpu().equal(b) if isinstance(a, Tensor) else a == b, (variant, options)
+    edge = induced_edges(device_graph, torch.arange(20).cuda())[2]
+    assert edge.cpu().sort().values.equal(induced_edges(graph, torch.arange(20))[2].sort().values)

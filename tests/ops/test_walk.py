@@ -13,7 +13,7 @@ from graphkit.ops import CSR, NeighborIndex, to_csr
 from graphkit.ops.walk import random_walk, random_walk_reference
 
 N = 30
-BIASES = [(1.0, 1.0), (0.5, 2.0), (4.0, 0.25), (1e-7, 1.0), (1e7, 1e7), (1.0, 1e-7)]
+BIASES = [(1.0, 1.0), (0.3, 0.7), (0.5, 2.0), (4.0, 0.25), (1e-7, 1.0), (1e7, 1e7), (1.0, 1e-7)]
 
 
 def random_edges(seed: int = 0) -> Tensor:
@@ -149,3 +149,16 @@ def test_seed_and_threads() -> None:
 def test_refuses(arguments: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         random_walk(**{"graph": graphs()[0], "start": torch.tensor([0]), "length": 2} | arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("p", "q"), BIASES)
+def test_gpu_gives_the_same(p: float, q: float) -> None:
+    edges, start = random_edges(), torch.arange(400) % N
+    for device_graph, graph in (
+        (NeighborIndex(edges.cuda(), N), NeighborIndex(edges, N)),
+        (to_csr(edges[0].cuda(), edges[1].cuda(), N), to_csr(edges[0], edges[1], N)),
+    ):
+        found = random_walk(device_graph, start.cuda(), 15, p, q, seed=1)
+        assert found.is_cuda
+        assert found.cpu().equal(random_walk(graph, start, 15, p, q, seed=1))
