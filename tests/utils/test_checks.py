@@ -1,0 +1,121 @@
+"""Every check names the argument, what it got and what to do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphkit.utils.checks import check_choice, check_features, check_int, check_pairs, check_range, nearest
+from graphkit.utils.extras import require
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_pairs_in_range_come_back(dtype):
+    pairs = torch.tensor([[0, 4], [2, 0]], dtype=dtype)
+    assert check_pairs(pairs, 5) is pairs
+    assert check_pairs(pairs[:, :0], 0).numel() == 0
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error", "message"),
+    [
+        ([[0], [1]], TypeError, r"pairs must be a torch.Tensor of node ids \(got list\)"),
+        (torch.zeros(2, 3), TypeError, r"int64 or int32 \(got torch.float32\); convert with .long\(\)"),
+        (torch.zeros(2, 3, dtype=torch.bool), TypeError, "int64 or int32"),
+        (torch.zeros(3, 2, dtype=torch.long), ValueError, r"shape \[2, num_pairs\] \(got \[3, 2\]\)"),
+        (torch.zeros(2, dtype=torch.long), ValueError, "shape"),
+        (torch.tensor([[0], [5]]), IndexError, r"pairs holds node id 5, outside \[0, 5\)"),
+        (torch.tensor([[0, -3], [1, 9]]), IndexError, "pairs holds node id -3"),
+        (torch.tensor([[0], [-(2**62)]]), IndexError, "pairs holds node id"),
+    ],
+)
+def test_pairs_refused(pairs, error, message):
+    with pytest.raises(error, match=message):
+        check_pairs(pairs, 5, "pairs")
+
+
+@given(st.lists(st.tuples(st.integers(-3, 12), st.integers(-3, 12)), max_size=8), st.integers(0, 10))
+def test_pairs_are_refused_exactly_if_an_id_is_outside(pairs, num_nodes):
+    tensor = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).t()
+    if all(0 <= i < num_nodes for pair in pairs for i in pair):
+        check_pairs(tensor, num_nodes)
+    else:
+        with pytest.raises(IndexError):
+            check_pairs(tensor, num_nodes)
+
+
+def with_value(value, dtype=torch.float32):
+    x = torch.zeros(4, 3, dtype=dtype)
+    x[2, 1] = value
+    return x
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_finite_features_come_back(dtype):
+    x = with_value(1.0, dtype)
+    assert check_features(x) is x
+    sparse = x.float().to_sparse_csr()
+    assert check_features(sparse) is sparse
+    assert check_features(x[:0]).numel() == check_features(x[:, :0]).numel() == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_first_value_that_is_not_finite_is_named(value, sparse):
+    x = with_value(value)
+    with pytest.raises(ValueError, match=rf"features holds {value} at \[2, 1\]; clean or impute"):
+        check_features(x.to_sparse_csr() if sparse else x, "features")
+
+
+def test_features_of_another_type():
+    with pytest.raises(TypeError, match=r"x must be floating point \(got torch.int64\)"):
+        check_features(torch.zeros(2, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"matrix .*\(got \[4\]\)"):
+        check_features(torch.zeros(4))
+    with pytest.raises(ValueError, match=r"matrix .*\(got ndarray\)"):
+        check_features(np.zeros((2, 2)))
+
+
+def test_ranges():
+    assert check_range(0.5, "p", 0, 1) == 0.5
+    assert check_range(np.float32(0.5), "p", 0, 1) == 0.5
+    assert check_range(0, "p", 0) == 0
+    for value, low_open in ((-0.1, False), (1.1, False), (math.nan, False), (0, True)):
+        with pytest.raises(ValueError, match=rf"p must be in .*\(got {value}\)"):
+            check_range(value, "p", 0, 1, low_open=low_open)
+    for value in ("1", None, True, torch.tensor(0.5)):
+        with pytest.raises(TypeError, match="p must be a number"):
+            check_range(value, "p", 0, 1)
+
+
+def test_integers():
+    for value in (3, np.int64(3), np.uint8(3)):
+        found = check_int(value, "k", 0)
+        assert found == 3
+        assert type(found) is int
+    for value in (3.0, "3", True, None):
+        with pytest.raises(TypeError, match="k must be an integer"):
+            check_int(value, "k")
+    with pytest.raises(ValueError, match=r"k must be in \[0, 5\] \(got 6\)"):
+        check_int(6, "k", 0, 5)
+    assert check_int(-(10**30), "k") == -(10**30)
+
+
+def test_choices_suggest_the_nearest():
+    assert check_choice("mean", "aggr", ("sum", "mean")) == "mean"
+    with pytest.raises(ValueError, match=r"aggr must be one of sum, mean \(got 'Maen'\); did you mean 'mean'\?"):
+        check_choice("Maen", "aggr", ("sum", "mean"))
+    with pytest.raises(ValueError, match=r"\(got 'zzz'\)$"):
+        check_choice("zzz", "aggr", ("sum", "mean"))
+    assert nearest("cora", ["Cora", "PubMed"]) == "; did you mean 'Cora'?"
+
+
+def test_extras_are_named():
+    assert require("math", "anything") is math
+    with pytest.raises(ImportError, match=r"no_such_module is needed here: pip install 'graphkit\[tune\]'"):
+        require("no_such_module", "tune")
