@@ -15,7 +15,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     PyTorch draws a word of a serial generator for every entry there, which takes longer than a small matrix product.
     Here one draw from PyTorch's generator seeds a hash of the entry's number; the backward pass hashes again instead of
     keeping a mask. ``p`` is rounded to a multiple of 2⁻¹⁶ and kept entries are scaled by the rounded value, so that the
-    expectation is exact. On other devices and for other types it is PyTorch's.
+    expectation is exact. On other devices, for other types and in compiled graphs it is PyTorch's.
 
     Args:
         x: any shape.
@@ -31,7 +31,9 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """
     if not training or p == 0:
         return x
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or not 0 < p < 1:
+    plain = x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or not 0 < p < 1
+    # A compiled graph cannot read the seed.
+    if plain or torch.compiler.is_compiling():
         return F.dropout(x, p, training)
     seed = int(torch.randint(2**62, ()))
     return _dropout(x, seed, min(max(round(p * 65536), 1), 65535))

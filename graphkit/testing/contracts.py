@@ -81,7 +81,7 @@ def check_layer(
     device                       no tensor or module is hidden from ``.to(device)``; a GPU, if any, gives the same
     repr                         names the class and its ``in_channels``
     wrong_width, wrong_ids       an error, not a number; only where there is an ``in_channels`` to differ from
-    compile                      ``torch.compile(fullgraph=True)`` gives the same output and gradients
+    compile                      ``torch.compile(fullgraph=True)`` gives the same output and gradients, and can train
     ============================ =======================================================================================
 
     Args:
@@ -569,3 +569,8 @@ class _Contract:
             found.append([out.detach(), *(gradient.clone() for gradient in gradients)])
         for place, (got, want) in enumerate(zip(found[1], found[0], strict=True)):
             self.same(got, want, f"when compiled ({'gradients' if place else 'output'})")
+        # Compiled dropout draws other numbers, so training is only traced.
+        torch.compiler.reset()
+        trained = torch.compile(layer.train(), fullgraph=True, backend="aot_eager")
+        x = example.x.clone().requires_grad_()
+        self.forward(trained, replace(example, x=x)).sum().backward()  # type: ignore[arg-type]

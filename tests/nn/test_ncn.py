@@ -429,9 +429,12 @@ def test_dropout_is_for_training() -> None:
 
 @pytest.mark.parametrize("cls", [NCNDecoder, NCNCDecoder])
 @pytest.mark.parametrize("options", [{}, {"pool": "count"}, {"node_mlp": False}, {"use_pair": False}], ids=str)
-def test_training_and_evaluation_agree_without_dropout(cls: type[NCNDecoder], options: dict[str, Any]) -> None:
-    """Few pairs and many may take different ways to the same numbers and gradients."""
-    edges, num_nodes = messy_graph(9)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_training_and_evaluation_agree_without_dropout(
+    cls: type[NCNDecoder], options: dict[str, Any], sparse: bool
+) -> None:
+    """Sparse and dense graphs may take different ways to the same numbers and gradients."""
+    edges, num_nodes = (simple_graph(90, 0.01)[0], 90) if sparse else messy_graph(9)
     pairs = all_pairs(num_nodes)
     few = pairs[:, torch.randperm(pairs.size(1), generator=torch.Generator().manual_seed(0))[: num_nodes // 2]]
     decoder = make(cls, 6, 8, **options)

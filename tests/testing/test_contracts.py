@@ -63,7 +63,7 @@ TABLE: dict[type, list[Row]] = {
     ],
     PureGNN: [
         (check_layer, lambda: PureGNN(8, 6, num_layers=0), {**OURS, "call": indexed}),
-        (check_layer, lambda: PureGNN(8, 6, num_layers=2, residual=True), COMPILED),
+        (check_layer, lambda: PureGNN(8, 6, num_layers=2, residual=True, dropout=0.5), COMPILED),
         (
             check_layer,
             lambda: PureGNN(8, 6, 3, jumping=True, input_dropout=0.2, dropout=0.3, tail_dropout=0.1, edge_dropout=0.4),
@@ -71,12 +71,12 @@ TABLE: dict[type, list[Row]] = {
         ),
     ],
     GNN: [
-        (check_layer, lambda: GNN(8, 6, 2), COMPILED),
+        (check_layer, lambda: GNN(8, 6, 2, dropout=0.5), COMPILED),
         (check_layer, lambda: GNN(8, 8, 3, 5, conv="sage", residual=True, layer_norm=False), COMPILED),
         (check_layer, lambda: GNN(8, 6, 2, input_dropout=0.2, dropout=0.3, tail_dropout=0.1, edge_dropout=0.4), OURS),
     ],
     NCNDecoder: [
-        (check_decoder, lambda: NCNDecoder(8, 6), {**COMPILED, "symmetric": True}),
+        (check_decoder, lambda: NCNDecoder(8, 6, dropout=0.5), {**COMPILED, "symmetric": True}),
         (
             check_decoder,
             lambda: NCNDecoder(8, 6, 3, dropout=0.3, edge_dropout=0.4, tail_act=False, two_layer_head=True),

@@ -62,8 +62,9 @@ def sparse_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 def linear_of_sparse_rows(linear: nn.Linear, x: Tensor) -> Tensor:
     """``linear(x)`` for a matrix of which most rows are zero: those rows become the bias, without a product."""
-    if x.device.type != "cpu":
-        return linear(x)  # a GPU would have to wait until the rows are counted, which takes longer than the product
+    # A GPU would have to wait until the rows are counted, which takes longer than the product; a compiled graph cannot.
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return linear(x)
     filled = x.detach().any(dim=1).nonzero()[:, 0]
     if 2 * filled.numel() > x.size(0):
         return linear(x)

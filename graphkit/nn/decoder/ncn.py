@@ -174,8 +174,11 @@ class NCNDecoder(nn.Module):
     def _needs_few(self, index: NeighborIndex) -> bool:
         """Whether common neighbours are so rare that they are listed first and only their features made.
 
-        In evaluation all are made once for many batches, and a GPU would have to wait for the lists' length.
+        In evaluation all are made once for many batches, and a GPU would have to wait for the lists' length, on which a
+        compiled graph must not depend.
         """
+        if torch.compiler.is_compiling():
+            return False
         plain = self.orders == ((1, 1),) and self.residual_mlp is None
         return self.training and plain and index.device.type == "cpu" and 64 * index.num_edges < index.num_nodes**2
 
