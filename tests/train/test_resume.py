@@ -151,6 +151,23 @@ def test_more_epochs_continue_the_run(tmp_path, finished, whole):
     assert len(outcome(report)["history"]) == 9
 
 
+def test_events_survive_a_kill_and_are_not_doubled(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def steps():
+        events = EventAccumulator(str(tmp_path / "run"))
+        events.Reload()
+        return [event.step for event in events.Scalars("loss")]
+
+    # Logged, but not yet in the checkpoint: this epoch comes again.
+    process = start(small_runs.train, tmp_path / "run", None, ("replace", 3), tensorboard=True)
+    assert finish(process) == -signal.SIGKILL
+    assert steps() == [1, 2, 3]
+    assert finish(start(small_runs.train, tmp_path / "run", None, tensorboard=True, resume=True)) == 0
+    assert steps() == [1, 2, 3, 4, 5, 6]
+
+
 # Checkpoints that must be refused, in this process ------------------------------------------------------------------
 
 

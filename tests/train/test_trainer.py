@@ -108,6 +108,16 @@ def test_patience_with_eval_every():
     assert len(result.history) == 6  # evaluated at 2 (best), 4 and 6
 
 
+def test_patience_is_counted_over_a_resume(tmp_path):
+    falling = [5, 4, 3, 2, 1, 0, 0, 0, 0, 0]
+    fit({"A": falling}, folder=tmp_path, patience=4, max_epochs=3)
+    result, model, _ = fit({"A": falling}, folder=tmp_path, patience=4, max_epochs=10, resume=True)
+    assert len(result.history) == 5
+    assert result.best["A"]["epoch"] == 1
+    assert model.weight.item() == -2
+    assert fit({"A": falling}, folder=tmp_path, patience=4, max_epochs=10, resume=True)[0].history == result.history
+
+
 def test_no_epochs_only_evaluates():
     model = Weight()
     task = Scripted({"A": [4.0]})
