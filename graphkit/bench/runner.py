@@ -154,9 +154,10 @@ def _run_one(
         )
 
     if experiment.start_from is not None:
-        # Its own row of the table has usually trained it already.
         name, first = experiment.start_from
-        train(first, name, resume=True)
+        # Its own row of the table may have trained it already, with these settings or with others.
+        trained = _load(place.parent.parent / name / place.name / "outcome.json", config, seed) is not None
+        train(first, name, resume=trained or options.resume)
         experiment.model.load_state_dict(first.model.state_dict())
     result = train(experiment, model, options.resume)
     return {
