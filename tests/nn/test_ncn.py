@@ -351,6 +351,15 @@ def test_chunks_change_nothing(chunk_size: int, depth: int) -> None:
     torch.testing.assert_close(logits_of(completed(depth=depth, chunk_size=chunk_size), z, edges, pairs), want)
 
 
+@pytest.mark.parametrize("orders", [((1, 1),), ((1, 1), (1, 2)), ((1, 1), (1, 2), (2, 1))], ids=str)
+def test_batches_change_nothing(orders: tuple[tuple[int, int], ...]) -> None:
+    """All pairs of a dense graph ask for the same inner links many times, a few pairs do not."""
+    edges, _ = simple_graph(14, 0.4)
+    decoder, z, pairs = completed(orders=orders), features(14, 6), all_pairs(14)
+    parts = [logits_of(decoder, z, edges, few) for few in pairs.split(3, dim=1)]
+    torch.testing.assert_close(logits_of(decoder, z, edges, pairs), torch.cat(parts))
+
+
 def test_sampled_residuals_are_unbiased() -> None:
     edges, _ = simple_graph(20, 0.5)
     pair = torch.tensor([[0], [1]])

@@ -91,6 +91,37 @@ def test_two_hop_equals_networkx(seed: int) -> None:
     assert torch.equal(far.edge_index, torch.from_numpy(power).nonzero().t())
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("seed", range(3))
+def test_made_and_changed_on_a_device(seed: int, device: str) -> None:
+    """A GPU sorts, searches and masks by other means to the same lists."""
+    edge_index, num_nodes = messy_graph(seed)
+    index, want = NeighborIndex(edge_index.to(device), num_nodes), neighbor_sets(edge_index, num_nodes)
+    assert index.device.type == device
+    assert is_sorted(index)
+    assert sets_of(index) == want
+    u, v = all_pairs(num_nodes).to(device)
+    there = [int(b) in want[int(a)] for a, b in zip(u, v, strict=True)]
+    assert index.has_edge(u, v).tolist() == index.has_edge(u.int(), v.int()).tolist() == there
+    back = index.transposed()
+    assert torch.equal(index.row[back.perm], back.col)
+    assert torch.equal(index.col[back.perm].sort().values, index.col[back.perm])
+    assert neighbor_sets(index.without(edge_index[:, :4].to(device)).edge_index, num_nodes) == neighbor_sets(
+        NeighborIndex(edge_index, num_nodes).without(edge_index[:, :4]).edge_index, num_nodes
+    )
+    thin = index.dropout(0.5)
+    assert bool(index.has_edge(*thin.edge_index).all())
+    assert is_sorted(thin)
+    assert sets_of(index.two_hop()) == [set().union(*(want[w] for w in want[v])) for v in range(num_nodes)]
+    drawn = index.sample_non_edges(50, torch.Generator().manual_seed(0))
+    assert drawn.device.type == device
+    on_cpu = NeighborIndex(edge_index, num_nodes).sample_non_edges(50, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.cpu(), on_cpu)
+
+
 def test_dropout() -> None:
     edge_index, num_nodes = messy_graph(0)
     index = NeighborIndex(edge_index, num_nodes)

@@ -341,8 +341,9 @@ class NCNCDecoder(NCNDecoder):
         if not self.shared_dropout:
             index = index.dropout(self.edge_dropout, self.training)
         place = None
-        if 2 * pairs.size(1) > index.num_nodes**2:
-            # On a dense graph the same links are asked for again and again; scores are symmetric, so one table serves.
+        symmetric = self.orders.count((1, 2)) == self.orders.count((2, 1))
+        if symmetric and 2 * pairs.size(1) > index.num_nodes**2:
+            # On a dense graph the same links are asked for again and again, in both directions; one table serves.
             pairs, place = _distinct(pairs, index.num_nodes)
         size = self.chunk_size or max(pairs.size(1), 1)
         parts = [self._score(z, inner, index, part, depth)[:, 0] for part in pairs.split(size, dim=1)]
