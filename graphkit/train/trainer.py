@@ -49,8 +49,8 @@ class Trainer:
     The epoch is chosen by validation, for each metric by itself; the test split is scored only at an epoch that is a
     new best, and of equal epochs the first one counts. All random numbers of an epoch follow from ``seed``, the epoch
     and the rank, so a run resumed from the checkpoint of its last whole epoch goes on exactly as if it had never
-    stopped. The checkpoint holds a description of task, model, optimizer and trainer, and is refused in another run;
-    only ``max_epochs`` may grow.
+    stopped: bit for bit on a CPU, and on a GPU as closely as any two runs agree there. The checkpoint holds a
+    description of task, model, optimizer and trainer, and is refused in another run; only ``max_epochs`` may grow.
 
     With several processes (DDP) every batch is shared among them, so that the same settings train the same model::
 
