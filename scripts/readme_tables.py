@@ -9,6 +9,7 @@ A marker is one of
     <!-- details ncnc -->     a table a record with costs, hardware and command
     <!-- bench -->            ratios of all benchmark records; `bench NAME ...` only of those
     <!-- datasets -->         the datasets
+    <!-- protocols -->        the ways to split
     <!-- papers -->           the systems that are done or started
 
 and its table ends at <!-- end -->.
@@ -28,7 +29,8 @@ from graphkit.bench.report import Benchmark, load_benchmarks
 from graphkit.utils.io import atomic_write
 
 HOME = Path(__file__).resolve().parents[1]
-KINDS = "results|details|bench|datasets|papers"
+KINDS = "results|details|bench|datasets|protocols|papers"
+STARTS = re.compile(rf"^<!-- (?:{KINDS})\b", re.MULTILINE)
 MARKER = re.compile(rf"(<!-- ({KINDS})((?: [\w.-]+)*) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -39,13 +41,16 @@ def render(text: str, folder: Path) -> str:
         "details": details,
         "bench": bench,
         "datasets": datasets,
+        "protocols": protocols,
         "papers": systems,
     }
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]}{tables[match[2]](match[3].split(), folder)}\n{match[5]}"
+        return f"{match[1]}\n{tables[match[2]](match[3].split(), folder)}\n\n{match[5]}"
 
-    if text.count("<!-- end -->") != len(MARKER.findall(text)):
+    if text.count("<!-- end -->") != len(MARKER.findall(text)) or len(STARTS.findall(text)) != text.count(
+        "<!-- end -->"
+    ):
         raise ValueError("a <!-- marker --> is misspelt, or its <!-- end --> is missing")
     return MARKER.sub(fill, text)
 
@@ -159,6 +164,14 @@ def datasets(_: Sequence[str], __: Path) -> str:
         sizes = (graphs, _count(facts.nodes), _count(facts.edges), _count(facts.features), _count(facts.classes))
         rows.append([facts.name, ", ".join(facts.protocols), facts.licence, *sizes])
     return _table(("name", "protocols", "licence", "graphs", "nodes", "edges", "features", "classes"), rows, right=3)
+
+
+def protocols(_: Sequence[str], __: Path) -> str:
+    """The ways to split."""
+    from graphkit.datasets import PROTOCOLS
+
+    rows = [[f"`{name}`", protocol.task, protocol.text] for name, protocol in PROTOCOLS.items()]
+    return _table(("protocol", "task", "what it does"), rows, right=3)
 
 
 def _count(number: float) -> str:

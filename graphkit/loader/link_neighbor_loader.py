@@ -36,9 +36,10 @@ class LinkNeighborLoader(SeededBatches, LinkLoader):
         edge_label_time: ``[B]`` times; given if, and only if, ``time_attr`` is.
         neg_sampling: ``"binary"``, ``"triplet"``, ``dict(mode=..., amount=...)`` or a ``NegativeSampling``.
         neg_sampling_ratio: deprecated; the amount of binary negatives.
-        replace, subgraph_type, disjoint, temporal_strategy, time_attr, weight_attr, transform,
-            transform_sampler_output, is_sorted, filter_per_worker, neighbor_sampler, directed, time_window, **kwargs:
-            as in :class:`NeighborLoader`.
+        replace, subgraph_type, disjoint, temporal_strategy, time_attr, weight_attr: as in :class:`NeighborLoader`.
+        transform, transform_sampler_output, is_sorted, filter_per_worker, neighbor_sampler: as there.
+        directed, time_window: as there.
+        **kwargs: as there.
 
     Raises:
         IndexError: a link or an edge with an end outside the graph.
