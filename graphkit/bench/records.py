@@ -147,7 +147,10 @@ def load_records(folder: str | os.PathLike) -> list[Record]:
 
 
 def commit() -> str:
-    """The commit of the source, with ``+changes`` if it was changed since; empty outside a checkout."""
+    """The commit of the source, with ``+changes`` if it was changed since.
+
+    Outside a checkout, such as in a container, ``$GRAPHKIT_COMMIT`` if set, else empty.
+    """
     here = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -155,7 +158,7 @@ def commit() -> str:
 
     try:
         if not (here / ".git").exists():
-            return ""
+            return os.environ.get("GRAPHKIT_COMMIT", "")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "graphkit", "datasets").strip()
         return git("rev-parse", "--short=12", "HEAD").strip() + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -18,7 +18,7 @@ from graphkit.bench.plots import plot_record
 from graphkit.bench.records import Record, Row, peak_mb, reset_peak, where
 from graphkit.train import Experiment, FitResult, make_fabric
 from graphkit.utils.checks import check_range
-from graphkit.utils.io import atomic_write
+from graphkit.utils.io import atomic_write, check_writable
 
 
 class RecipeLike(Protocol):
@@ -78,9 +78,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     check_range(options.runs, "runs", 1)
     check_range(options.first_seed, "first_seed", 0)
     folder = Path(options.out) / recipe.key
-    with atomic_write(folder / ".writable") as file:
-        file.write("")
-    (folder / ".writable").unlink()
+    check_writable(folder)
     path = folder / f"{config.dataset}.json"
     if options.fast and path.exists() and not Record.load(path).fast:
         raise ValueError(f"{path} is the record of a whole run, and --fast would replace it; choose another --out")
@@ -104,6 +102,8 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     )
     console = Console(stderr=True, quiet=options.quiet)
     fabric = make_fabric(options.device, options.precision)
+    console.quiet = console.quiet or fabric.global_rank > 0
+    origin: dict[str, Any] | None = None
     for model in models:
         outcomes = []
         for seed in seeds:
@@ -116,10 +116,13 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
                         json.dump(outcome, file, allow_nan=False)
             outcomes.append(outcome)
         record.monitor = record.monitor or outcomes[0]["monitor"]
-        origin = outcomes[0]["where"]
+        origin = origin or outcomes[0]["where"]
         record.rows += _rows(recipe, config, model, outcomes)
         if outcomes[0]["history"]:
-            record.curves[model] = outcomes[0]["history"]
+            columns = ("epoch", "loss", f"valid/{record.monitor}")
+            record.curves[model] = [
+                {name: round(row[name], 4) for name in columns if name in row} for row in outcomes[0]["history"]
+            ]
         if outcomes[0]["histogram"]:
             record.histograms[model] = outcomes[0]["histogram"]
         main = next(

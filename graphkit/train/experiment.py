@@ -48,5 +48,5 @@ class Experiment:
         return loop.fit(self.model, self.task, self.optimizer)
 
     def num_parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        """Parameters, frozen ones included, as leaderboards count them."""
+        return sum(p.numel() for p in self.model.parameters())

@@ -73,7 +73,7 @@ def linear_of_sparse_rows(linear: nn.Linear, x: Tensor) -> Tensor:
     return out if linear.bias is None else out + linear.bias
 
 
-def sparsify(x: Tensor, density: float = 0.1) -> Tensor:
+def sparsify(x: Tensor, density: float = 0.2) -> Tensor:
     """``x`` as a sparse CSR matrix if at most a share ``density`` of it is not zero, else ``x`` itself."""
     if x.is_sparse_csr or int(x.count_nonzero()) > density * x.numel():
         return x

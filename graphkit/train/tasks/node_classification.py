@@ -113,7 +113,7 @@ class NodeClassificationTask(Task):
     @cached_property
     def sparse_x(self) -> Tensor | None:
         """The features, as sparse CSR if at most a fifth of them is not zero."""
-        return None if self.x is None else sparsify(self.x, density=0.2)
+        return None if self.x is None else sparsify(self.x)
 
     def num_batches(self) -> int:
         return 1
