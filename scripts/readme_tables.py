@@ -196,7 +196,11 @@ def main(arguments: list[str] | None = None) -> int:
     stale = []
     for path in pages():
         text = path.read_text(encoding="utf-8")
-        made = render(text, options.results)
+        try:
+            made = render(text, options.results)
+        except ValueError as error:
+            print(f"readme_tables.py: error: {path.relative_to(HOME)}: {error}", file=sys.stderr)
+            return 2
         if made == text:
             continue
         stale.append(path.relative_to(HOME))

@@ -40,7 +40,7 @@ def summary(record: Record) -> str:
             f"method       {model}",
             f"test         {_figure(test)}",
             f"validation   {_figure(valid)}",
-            f"parameters   {_parameters(record, test):,}",
+            f"parameters   {test.parameters:,}",
             f"seconds      {test.seconds:,.0f} a seed" + (f", {test.peak_mb:,.0f} MiB" if test.peak_mb else ""),
             f"test values  {' '.join(f'{value:.2f}' for value in test.values)}",
         ]
@@ -72,17 +72,6 @@ def _figure(row: Row) -> str:
 
 def _reported(figure: dict) -> str:
     return f"{figure['mean']:.2f}" + (f" ± {figure['std']:.2f}" if figure["std"] is not None else "")
-
-
-def _parameters(record: Record, row: Row) -> int:
-    """All parameters that were trained for this model.
-
-    The record of an NCNC that starts from a trained NCN (`completion_epochs`) counts its decoder alone. The encoder was
-    trained with NCN, which has the same parts.
-    """
-    if row.model == "NCNC" and record.config.get("completion_epochs") is not None:
-        return max(other.parameters for other in record.rows if other.model in ("NCN", "NCNC"))
-    return row.parameters
 
 
 def main() -> int:
