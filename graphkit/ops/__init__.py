@@ -10,17 +10,37 @@ from graphkit.ops.common_neighbors import (
 from graphkit.ops.csr import CSR, to_csr
 from graphkit.ops.dropout import dropout
 from graphkit.ops.neighbors import NeighborIndex
+from graphkit.ops.ppr import NodeScores, ppr, ppr_power
+from graphkit.ops.sample import (
+    SampledNeighbors,
+    SampledSubgraph,
+    SamplingGraph,
+    sample_neighbors,
+    sample_subgraph,
+    sampling_graph,
+)
 from graphkit.ops.spmm import spmm
+from graphkit.ops.walk import random_walk
 
 __all__ = [
     "CSR",
     "CommonNeighbors",
     "NeighborIndex",
     "NodeLists",
+    "NodeScores",
+    "SampledNeighbors",
+    "SampledSubgraph",
+    "SamplingGraph",
     "common_neighbor_count",
     "common_neighbor_sum",
     "common_neighbors",
     "dropout",
+    "ppr",
+    "ppr_power",
+    "random_walk",
+    "sample_neighbors",
+    "sample_subgraph",
+    "sampling_graph",
     "spmm",
     "to_csr",
 ]

@@ -164,11 +164,11 @@ class NeighborIndex:
     def without(self, pairs: Tensor) -> NeighborIndex:
         """The graph minus ``pairs [2, B]`` in both directions; pairs that are no edges are ignored. O(E + B log d)."""
         check_pairs(pairs, self.num_nodes, "pairs", wait=False)
-        keep = torch.ones(self.num_edges + 1, dtype=torch.bool, device=self.device)
-        # A missing pair has place -1, which is the extra slot at the end.
         src, dst = pairs.long()
-        keep[self._find(src, dst)] = False
-        keep[self._find(dst, src)] = False
+        place = torch.cat([self._find(src, dst), self._find(dst, src)])
+        # Pairs that are no edges go to an extra slot. Not keep[place] = False, for which a GPU would wait.
+        keep = torch.ones(self.num_edges + 1, dtype=torch.bool, device=self.device)
+        keep.index_fill_(0, torch.where(place < 0, self.num_edges, place), False)
         return self._masked(keep[:-1])
 
     def dropout(self, p: float, training: bool = True) -> NeighborIndex:

@@ -1,10 +1,11 @@
-"""Sums of features over common neighbours, fused, against the torch-sparse formulation (expand both rows, search, spmm).
+"""Sums of features over common neighbours, fused, against torch-sparse (expand both rows, search, spmm).
 
 The peer needs the extra `sparse`; without it the plain PyTorch reference is the peer. Run on a quiet machine.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -54,8 +55,9 @@ def main() -> None:
     arguments.add_argument("--entries", type=int, default=2_000_000)
     arguments.add_argument("--pairs", type=int, default=65_536)
     arguments.add_argument("--features", type=int, default=64)
+    arguments.add_argument("--exponent", type=float, default=2.5, help="of the power law of degrees; less is heavier")
     options = arguments.parse_args()
-    edge_index = power_law_graph(options.nodes, options.entries)
+    edge_index = power_law_graph(options.nodes, options.entries, options.exponent)
     index = NeighborIndex(edge_index, options.nodes)
     pairs = pairs_of(edge_index, options.nodes, options.pairs)
     x = torch.randn(options.nodes, options.features)
@@ -80,8 +82,9 @@ def main() -> None:
     rows = []
     for case, call in (("forward", lambda f: f(pairs, x)), ("forward + backward", backward)):
         functions = {"GraphKit": graphkit, **peers}
-        times = interleave({name: lambda f=f: call(f) for name, f in functions.items()}, options.repeats)
-        memory = {name: allocated_mb(lambda f=f: call(f)) for name, f in functions.items()}
+        calls = {name: functools.partial(call, function) for name, function in functions.items()}
+        times = interleave(calls, options.repeats)
+        memory = {name: allocated_mb(function) for name, function in calls.items()}
         for name in peers:
             rows.append(
                 {

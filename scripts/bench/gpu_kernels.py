@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 import statistics
 import sys
 from collections.abc import Callable
@@ -206,7 +207,7 @@ def spmm_rows(name: str, index: NeighborIndex, width: int, repeats: int) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="folder of the record, such as results/bench")
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -233,10 +234,10 @@ def main() -> None:
             "name": "gpu_kernels",
             "command": "python scripts/bench/gpu_kernels.py",
             "versions": {"torch": torch.__version__, "cuda": torch.version.cuda},
-            "hardware": {"gpu": torch.cuda.get_device_name(), "copy_gb_s": rate},
+            "hardware": f"{torch.cuda.get_device_name()}, copies {rate:.0f} GB/s",
             "rows": rows,
         }
-        with atomic_write(options.out) as file:
+        with atomic_write(options.out / "gpu_kernels.json") as file:
             json.dump(record, file, indent=1)
 
 

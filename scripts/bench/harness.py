@@ -22,7 +22,7 @@ from graphkit.utils.io import atomic_write
 
 
 def power_law_graph(num_nodes: int, num_entries: int, exponent: float = 2.5, seed: int = 0) -> Tensor:
-    """An undirected Chung-Lu graph with power-law degrees, both directions, about ``num_entries`` columns ``[2, E]``."""
+    """An undirected Chung-Lu graph with power-law degrees: both directions, about ``num_entries`` columns."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.arange(10, num_nodes + 10, dtype=torch.float64) ** (-1 / (exponent - 1))
     bounds = torch.cumsum(weight, 0)
@@ -50,7 +50,7 @@ def interleave(cases: Mapping[str, Callable[[], Any]], repeats: int, warmup: int
 
 
 def allocated_mb(function: Callable[[], Any]) -> float:
-    """Most memory the process held during ``function`` beyond what it held before, in MiB (sampled every millisecond)."""
+    """Most memory the process held during ``function`` beyond what it held before, in MiB (sampled every ms)."""
     import threading
 
     import psutil

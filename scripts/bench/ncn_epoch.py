@@ -1,8 +1,9 @@
 """A training epoch of NCN and NCNC on Cora with the paper's settings, against the formulation of the released code.
 
-The peer keeps features dense, makes the batch's input graph anew from the edge list (symmetrised and sorted) each step,
-and expands both ends of each pair to sparse rows. It shares our weights and computes the same loss, which is checked
-first. It uses torch-sparse where that is installed (extra `sparse`) and plain PyTorch otherwise. Run on a quiet machine.
+The peer keeps features dense, makes the batch's input graph anew from the edge list in each step (symmetrised and
+sorted), and expands both ends of each pair to sparse rows. It shares our weights and computes the same loss, which is
+checked first. It uses torch-sparse where that is installed (extra `sparse`) and plain PyTorch otherwise. Run on a
+quiet machine.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from graphkit.train import LinkPredictionTask
 
 
 class Matrix:
-    """A sparse 0/1 matrix ``[R, N]`` as sorted keys ``row * N + col``; products through torch-sparse or ``index_add``."""
+    """A sparse matrix ``[R, N]`` as sorted keys ``row * N + col``; products through torch-sparse or ``index_add``."""
 
     def __init__(self, keys: Tensor, rows: int, columns: int, value: Tensor | None = None) -> None:
         self.keys, self.rows, self.columns, self.value = keys, rows, columns, value

@@ -131,8 +131,15 @@ class LinkPredictionTask(Task):
         if self.x is None:
             return None
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), self.x.dtype)
-        if self._cast_x is None or self._cast_x.dtype != dtype or self._cast_x.device != self.x.device:
-            self._cast_x = self.x.to(dtype)
+        # Encoders of PyG multiply dense features only.
+        encoder = getattr(getattr(model, "module", model), "encoder", model)
+        x = self.x if getattr(encoder, "takes_index", False) or self.split.x is None else self.split.x
+        if self._cast_x is None or (self._cast_x.dtype, self._cast_x.device, self._cast_x.layout) != (
+            dtype,
+            x.device,
+            x.layout,
+        ):
+            self._cast_x = x.to(dtype)
         return self._cast_x
 
     @torch.no_grad()
