@@ -148,7 +148,7 @@ def _run_help(recipe: Recipe, config: Any) -> str:
         [
             title + ".",
             f"Models: {', '.join(recipe.models)}.",
-            f"Protocol: {recipe.protocol}.",
+            f"Protocol: {recipe.describe(config)}.",
             f"Datasets with settings of their own: {tuned}. Others take the recipe's defaults.",
             f"Writes FOLDER/{recipe.key}/{config.dataset}.json (the record) and a plot beside it; see --out.",
         ]

@@ -29,11 +29,10 @@ class RecipeLike(Protocol):
     @property
     def models(self) -> tuple[str, ...]: ...
     @property
-    def protocol(self) -> str: ...
-    @property
     def reported(self) -> Mapping[tuple[str, str], Any]: ...
     @property
     def build(self) -> Callable[[Any, str, int], Experiment]: ...
+    def describe(self, config: Any) -> str: ...
 
 
 @dataclass
@@ -91,7 +90,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     record = Record(
         key=recipe.key,
         dataset=config.dataset,
-        protocol=recipe.protocol,
+        protocol=recipe.describe(config),
         command=command or shlex.join(["graphkit", *sys.argv[1:]]),
         rows=[],
         seeds=seeds,

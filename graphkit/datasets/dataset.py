@@ -89,6 +89,17 @@ class DatasetInfo:
         """The default protocol in words."""
         return PROTOCOLS[self.protocols[0]].text
 
+    def protocol_for(self, task: str, name: str | None = None) -> str:
+        """The protocol ``name`` if it serves ``task``; the first that does if None.
+
+        Raises:
+            ValueError: the dataset has no such protocol.
+        """
+        names = [known for known in self.protocols if PROTOCOLS[known].task == task]
+        if not names:
+            raise ValueError(f"{self.name} has no protocol for {task} tasks; it has {', '.join(self.protocols)}")
+        return names[0] if name is None else check_choice(name, "protocol", names)
+
 
 @dataclass(eq=False)
 class Dataset:

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, Sequential
 from torch_geometric.transforms import Compose, NormalizeFeatures, RemoveSelfLoops, ToUndirected
 
-from graphkit.datasets import PROTOCOLS, DatasetInfo, load
+from graphkit.datasets import load
 from graphkit.nn import GNN, SparseLinear
 from graphkit.ops import NeighborIndex
 from graphkit.recipes.recipe import Recipe, Reported
@@ -83,7 +83,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     """
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
-    split = dataset.split(seed, _protocol(config.protocol, dataset.info))
+    split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     task = NodeClassificationTask(
         _prepared(dataset.data, config.row_normalize),
         split,
@@ -105,14 +105,6 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     ]
     optimizer = torch.optim.Adam(groups, config.lr)
     return Experiment(task, network, optimizer, config.epochs, config.patience)
-
-
-def _protocol(name: str | None, info: DatasetInfo) -> str:
-    """The protocol asked for, or the dataset's first one for nodes."""
-    names = [known for known in info.protocols if PROTOCOLS[known].task == "node"]
-    if not names:
-        raise ValueError(f"{info.name} has no node classes to predict; its protocols are {', '.join(info.protocols)}")
-    return names[0] if name is None else check_choice(name, "protocol", names)
 
 
 def _prepared(data: Data, row_normalize: bool) -> Data:
@@ -184,8 +176,9 @@ RECIPE = Recipe(
     fast={"epochs": 3, "hidden": 8, "gat_epochs": 3, "gat_hidden": 4, "gat_heads": 2},
     models=MODELS,
     build=build,
-    protocol="the dataset's own split for nodes (Planetoid: public); a seed draws the weights, and the split where it "
-    "is random; test at the epoch of the best validation value",
+    task="node",
+    protocol="a seed draws the weights, and the split where it is random; test at the epoch of the best validation "
+    "value, for each metric by itself",
     reported={
         ("GCN", "Cora"): Reported(81.5, None, "Accuracy", _GCN),
         ("GCN", "CiteSeer"): Reported(70.3, None, "Accuracy", _GCN),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from graphkit.datasets import info
+from graphkit.datasets import PROTOCOLS, info
 from graphkit.train import Experiment
 from graphkit.utils.checks import check_choice
 
@@ -42,7 +42,8 @@ class Recipe:
         models: the models of the table, in order.
         build: ``build(config, model, seed)`` makes the experiment of one model.
         reported: the paper's figures by (model, dataset).
-        protocol: the protocol in one sentence.
+        task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split.
+        protocol: what else there is to the protocol, in one sentence.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Recipe:
     fast: dict[str, Any]
     models: tuple[ModelName, ...]
     build: Callable[[Any, ModelName, int], Experiment]
+    task: str
     protocol: str
     reported: dict[tuple[ModelName, DatasetName], Reported] = field(default_factory=dict)
 
@@ -61,3 +63,8 @@ class Recipe:
         for key in changed:
             check_choice(key, f"a setting of {self.key}", [f.name for f in fields(self.config)])
         return replace(self.config(), **changed)
+
+    def describe(self, config: Any) -> str:
+        """The whole protocol of a config in words: how the data is split, and the rest."""
+        split = info(config.dataset).protocol_for(self.task, getattr(config, "protocol", None))
+        return f"{PROTOCOLS[split].text}; {self.protocol}"

@@ -107,7 +107,7 @@ def test_the_command_runs_all_models(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dataset", "nycflights"], "nycflights has no node classes to predict"),
+        (["--dataset", "nycflights"], "nycflights has no protocol for node tasks"),
         (["--protocol", "public"], "protocol must be one of random, per-class (got 'public')"),
         (["--protocol", "link"], "protocol must be one of random, per-class (got 'link')"),
         (["--models", "GIN"], "must be one of GCN, GAT, SAGE, MLP"),
