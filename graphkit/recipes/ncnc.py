@@ -110,7 +110,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encoder_lr": 0.01,
         "decoder_lr": 0.005,
         "scale": 5.0,
-        "offset": 3.0,
+        "offset": 6.0,
         "alpha": 0.5,
         "max_neighbors": 16,
     },
