@@ -10,6 +10,7 @@ from graphkit.ops.common_neighbors import (
 from graphkit.ops.csr import CSR, to_csr
 from graphkit.ops.dropout import dropout
 from graphkit.ops.neighbors import NeighborIndex
+from graphkit.ops.pairs import pair_product
 from graphkit.ops.ppr import NodeScores, ppr, ppr_power
 from graphkit.ops.sample import (
     SampledNeighbors,
@@ -35,6 +36,7 @@ __all__ = [
     "common_neighbor_sum",
     "common_neighbors",
     "dropout",
+    "pair_product",
     "ppr",
     "ppr_power",
     "random_walk",

@@ -32,11 +32,18 @@ def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index", w
         raise TypeError(f"{name} must be int64 or int32 (got {pairs.dtype}); convert with .long()")
     # A compiled graph cannot stop on the values of a tensor.
     if pairs.numel() and not torch.compiler.is_compiling():
-        low, high = torch.aminmax(pairs)
-        bad_ids = (low < 0) | (high >= num_nodes)
-        if pairs.is_cuda and not wait:
-            torch._assert_async(~bad_ids, f"{name} holds a node id outside [0, {num_nodes})")
-        elif bool(bad_ids):
+        if pairs.is_cuda:
+            low, high = torch.aminmax(pairs)
+            inside = (low >= 0) & (high < num_nodes)
+            if not wait:
+                torch._assert_async(inside, f"{name} holds a node id outside [0, {num_nodes})")
+                return pairs
+        else:
+            # NumPy, because PyTorch's threads would go on spinning beside those of the kernel that comes next.
+            ids = pairs.detach().numpy()
+            low, high = ids.min(), ids.max()
+            inside = low >= 0 and high < num_nodes
+        if not bool(inside):
             bad = int(low) if int(low) < 0 else int(high)
             raise IndexError(f"{name} holds node id {bad}, outside [0, {num_nodes})")
     return pairs

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from graphkit.nn.conv.sparse_linear import linear_of_sparse_rows
 from graphkit.nn.dropout import Dropout
-from graphkit.ops import NeighborIndex, NodeLists, common_neighbor_sum, common_neighbors, spmm
+from graphkit.ops import NeighborIndex, NodeLists, common_neighbor_sum, common_neighbors, pair_product, spmm
 from graphkit.utils.checks import check_choice, check_pairs, check_range
 
 POOLS = ("features", "count", "none")
@@ -167,7 +167,7 @@ class NCNDecoder(nn.Module):
             )
         hidden = None if self.beta is None else sum(parts[1:], parts[0]) * self.beta
         if self.pair_mlp is not None:
-            pair = self.pair_mlp(z[pairs[0]] * z[pairs[1]])
+            pair = self.pair_mlp(pair_product(z, pairs))
             hidden = pair if hidden is None else hidden + pair
         return self.head(hidden)
 
@@ -325,7 +325,7 @@ class NCNCDecoder(NCNDecoder):
         near = torch.cat([found.res_src.node, found.res_dst.node])
         prior = None
         if self.prior_mlp is not None:
-            prior = self.prior_mlp(z[pairs[0]] * z[pairs[1]])[:, 0][batch]
+            prior = self.prior_mlp(pair_product(z, pairs))[:, 0][batch]
         logit = self._complete(z, features, index, torch.stack([far_end, near]), depth - 1)
         weight = self.calibrate(logit, prior).split([found.res_src.node.numel(), found.res_dst.node.numel()])
         completed = weighted_sum(found.res_src, features, weight[0]) + weighted_sum(found.res_dst, features, weight[1])

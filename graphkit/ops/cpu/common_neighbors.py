@@ -93,7 +93,9 @@ def _sum_pairs(start, stop, rowptr1, col1, rowptr2, col2, src, dst, x, out):  # 
 
 
 @kernel
-def _count(start, stop, rowptr1, col1, rowptr2, col2, src, dst, common, left, right):  # pragma: no cover - compiled
+def _count(
+    start, stop, rowptr1, col1, rowptr2, col2, src, dst, common, left, right, residual
+):  # pragma: no cover - compiled
     touched = 0
     for base in range(start, stop, _BLOCK):
         end = min(base + _BLOCK, stop)
@@ -103,15 +105,16 @@ def _count(start, stop, rowptr1, col1, rowptr2, col2, src, dst, common, left, ri
             p, p_end = rowptr1[i], rowptr1[i + 1]
             q, q_end = rowptr2[j], rowptr2[j + 1]
             n, ends1, ends2 = 0, 0, 0
-            for e in (i, j):
-                a = _advance(col1, p, p_end, e)
-                if a < p_end and col1[a] == e:
-                    ends1 += 1
-                a = _advance(col2, q, q_end, e)
-                if a < q_end and col2[a] == e:
-                    ends2 += 1
-                if i == j:
-                    break
+            if residual:
+                for e in (i, j):
+                    a = _advance(col1, p, p_end, e)
+                    if a < p_end and col1[a] == e:
+                        ends1 += 1
+                    a = _advance(col2, q, q_end, e)
+                    if a < q_end and col2[a] == e:
+                        ends2 += 1
+                    if i == j:
+                        break
             d1, d2 = p_end - p, q_end - q
             if d1 * _SEARCH < d2:
                 for e in range(p, p_end):
@@ -218,7 +221,7 @@ def intersect(
     """``(ptr, node)`` of the intersections and, with ``residual``, of both differences."""
     graph = _arrays(rowptr1, col1, rowptr2, col2, src, dst)
     pointers = [np.zeros(src.numel() + 1, np.int64) for _ in range(3)]
-    run(_count, src.numel(), *graph, *pointers, grain=256)
+    run(_count, src.numel(), *graph, *pointers, residual, grain=256)
     pointers = [np.cumsum(pointer) for pointer in pointers]
     if not residual:
         node = np.empty(pointers[0][-1], np.int64)

@@ -17,15 +17,19 @@ def _dropout(start, stop, x, out, seed, dropped, scale):  # pragma: no cover - c
     bits = words.view(np.uint16)
     zero = scale * 0
     for block in range(start, stop):
+        base = seed + np.uint64(block * _BLOCK) * np.uint64(0x9E3779B97F4A7C15)
         for k in range(_BLOCK):
             # The mixing function of SplitMix64; one word serves four entries.
-            z = seed + np.uint64(block * _BLOCK + k) * np.uint64(0x9E3779B97F4A7C15)
+            z = base + np.uint64(k) * np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             words[k] = z ^ (z >> np.uint64(31))
+        # Slices, because the compiler makes vector instructions of indices that cannot be negative only.
         first = block * 4 * _BLOCK
-        for k in range(min(4 * _BLOCK, x.shape[0] - first)):
-            out[first + k] = x[first + k] * (scale if bits[k] >= dropped else zero)
+        source = x[first : first + 4 * _BLOCK]
+        target = out[first : first + 4 * _BLOCK]
+        for k in range(source.shape[0]):
+            target[k] = source[k] * (scale if bits[k] >= dropped else zero)
 
 
 def dropout(x: Tensor, seed: int, dropped: int) -> Tensor:
