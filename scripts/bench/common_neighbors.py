@@ -5,9 +5,11 @@ The peer needs the extra `sparse`; without it the plain PyTorch reference is the
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from harness import allocated_mb, interleave, parser, power_law_graph, report
@@ -49,15 +51,8 @@ def pairs_of(edge_index: Tensor, num_nodes: int, count: int, seed: int = 1) -> T
     return torch.cat([edges, random], dim=1)
 
 
-def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--nodes", type=int, default=236_000)
-    arguments.add_argument("--entries", type=int, default=2_000_000)
-    arguments.add_argument("--pairs", type=int, default=65_536)
-    arguments.add_argument("--features", type=int, default=64)
-    arguments.add_argument("--exponent", type=float, default=2.5, help="of the power law of degrees; less is heavier")
-    options = arguments.parse_args()
-    edge_index = power_law_graph(options.nodes, options.entries, options.exponent)
+def measure(options: argparse.Namespace, exponent: float) -> list[dict[str, Any]]:
+    edge_index = power_law_graph(options.nodes, options.entries, exponent)
     index = NeighborIndex(edge_index, options.nodes)
     pairs = pairs_of(edge_index, options.nodes, options.pairs)
     x = torch.randn(options.nodes, options.features)
@@ -66,8 +61,6 @@ def main() -> None:
     }
     if importlib.util.find_spec("torch_sparse"):
         peers["torch-sparse"] = torch_sparse_sum(edge_index, options.nodes)
-    else:
-        print("torch-sparse is not installed (extra `sparse`): compared with plain PyTorch only")
     ours = common_neighbor_sum(index, pairs, x)
     for name, peer in peers.items():
         torch.testing.assert_close(peer(pairs, x), ours, rtol=1e-4, atol=1e-4, msg=f"{name} differs")
@@ -88,7 +81,7 @@ def main() -> None:
         for name in peers:
             rows.append(
                 {
-                    "case": case,
+                    "case": f"{case}, exponent {exponent:g} (largest degree {int(index.degree.max())})",
                     "ours_ms": times["GraphKit"],
                     "peer": name,
                     "peer_ms": times[name],
@@ -97,7 +90,26 @@ def main() -> None:
                     "peer_peak_mb": memory[name],
                 }
             )
-    report("common_neighbors", rows, options.out)
+    return rows
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--nodes", type=int, default=236_000)
+    arguments.add_argument("--entries", type=int, default=2_000_000)
+    arguments.add_argument("--pairs", type=int, default=65_536)
+    arguments.add_argument("--features", type=int, default=64)
+    arguments.add_argument(
+        "--exponents",
+        type=float,
+        nargs="+",
+        default=[2.2, 2.5, 3.0],
+        help="of the power law of degrees; less is heavier",
+    )
+    options = arguments.parse_args()
+    if not importlib.util.find_spec("torch_sparse"):
+        print("torch-sparse is not installed (extra `sparse`): compared with plain PyTorch only")
+    report("common_neighbors", [row for e in options.exponents for row in measure(options, e)], options.out)
 
 
 if __name__ == "__main__":
