@@ -53,8 +53,8 @@ class RunOptions:
     """Go on where a killed run stopped."""
     fast: bool = False
     """A smoke run of seconds, not a result."""
-    out: str = "runs"
-    """Folder of the record, the plot, checkpoints and logs."""
+    out: str | None = None
+    """Folder of the record, the plot, checkpoints and logs; runs if not given, runs/fast with --fast."""
     tensorboard: bool = False
     """Also log for TensorBoard (extra tensorboard)."""
     note: str = ""
@@ -76,7 +76,8 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     """
     check_range(options.runs, "runs", 1)
     check_range(options.first_seed, "first_seed", 0)
-    folder = Path(options.out) / recipe.key
+    out = Path(options.out or ("runs/fast" if options.fast else "runs"))
+    folder = out / recipe.key
     check_writable(folder)
     path = folder / f"{config.dataset}.json"
     if options.fast and path.exists() and not Record.load(path).fast:
@@ -130,11 +131,11 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
         console.print(f"  {model:<12} {record.monitor} {main.mean:.2f} ± {main.std:.2f}  ({main.seconds:.1f} s a run)")
     record.stamp(origin)
     if fabric.global_rank == 0:
-        path = record.save(options.out)
+        path = record.save(out)
         picture = plot_record(record, path.with_suffix(".png"))
-        out = Console(width=None if sys.stdout.isatty() else 120)
-        out.print(result_table(record))
-        out.print(f"record  {path}\nplot    {picture}", highlight=False, soft_wrap=True)
+        stdout = Console(width=None if sys.stdout.isatty() else 120)
+        stdout.print(result_table(record))
+        stdout.print(f"record  {path}\nplot    {picture}", highlight=False, soft_wrap=True)
     return record
 
 

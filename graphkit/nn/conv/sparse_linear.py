@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +11,9 @@ from torch.nn import functional as F
 from graphkit.ops import spmm
 from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_range
+
+# PyTorch says so at the first sparse matrix; nothing here depends on more than their storage.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 class SparseLinear(nn.Linear):
