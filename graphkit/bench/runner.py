@@ -54,7 +54,7 @@ class RunOptions:
     fast: bool = False
     """A smoke run of seconds, not a result."""
     out: str | None = None
-    """Folder of the record, the plot, checkpoints and logs; runs if not given, runs/fast with --fast."""
+    """Folder of the record, the plot, checkpoints and logs; runs if not given, runs/fast for a smoke run."""
     tensorboard: bool = False
     """Also log for TensorBoard (extra tensorboard)."""
     note: str = ""
