@@ -81,6 +81,16 @@ def check_int(value: int, name: str, low: int | None = None, high: int | None = 
     return int(value)
 
 
+def check_probabilities(**values: float) -> None:
+    """Check that every named value lies in [0, 1].
+
+    Example:
+        >>> check_probabilities(dropout=0.5, edge_dropout=0.0)
+    """
+    for name, value in values.items():
+        check_range(value, name, 0, 1)
+
+
 def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
     """Return ``value`` if it is one of ``choices``; otherwise suggest the nearest."""
     if value not in choices:

@@ -12,7 +12,7 @@ from graphkit.nn.conv.propagate import dropout_edges, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear, sparse_dropout
 from graphkit.ops import NeighborIndex
 from graphkit.ops.dropout import dropout
-from graphkit.utils.checks import check_choice, check_range
+from graphkit.utils.checks import check_choice, check_probabilities, check_range
 
 
 class GNN(nn.Module):
@@ -21,7 +21,8 @@ class GNN(nn.Module):
     <https://arxiv.org/abs/1706.02216>`_), with LayerNorm, dropout and ReLU between them.
 
     The functions are those of :class:`torch_geometric.nn.GCNConv` and :class:`torch_geometric.nn.SAGEConv`; features
-    are multiplied before they are passed on, so a sparse bag of words costs what its entries cost.
+    are multiplied before they are passed on, so a sparse bag of words costs what its entries cost. Neighbours are sets:
+    duplicate edges count once, and GCN's own loop comes on top of a self-loop, which PyG would replace.
 
     Args:
         in_channels: width of ``x``; 0 for a graph without features, whose nodes get a learned embedding each.
@@ -73,13 +74,9 @@ class GNN(nn.Module):
         check_range(hidden_channels, "hidden_channels", 1)
         check_range(num_layers, "num_layers", 1)
         self.conv = check_choice(conv, "conv", ("gcn", "sage"))
-        for name, p in {
-            "input_dropout": input_dropout,
-            "dropout": dropout,
-            "tail_dropout": tail_dropout,
-            "edge_dropout": edge_dropout,
-        }.items():
-            check_range(p, name, 0, 1)
+        check_probabilities(
+            input_dropout=input_dropout, dropout=dropout, tail_dropout=tail_dropout, edge_dropout=edge_dropout
+        )
         if in_channels == 0 and not num_nodes:
             raise ValueError("num_nodes must be given with in_channels=0, whose nodes get an embedding each (got None)")
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers

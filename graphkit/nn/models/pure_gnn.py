@@ -9,7 +9,7 @@ from graphkit.nn.conv.propagate import PureConv, dropout_edges
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.ops import NeighborIndex
 from graphkit.ops.dropout import dropout
-from graphkit.utils.checks import check_range
+from graphkit.utils.checks import check_probabilities, check_range
 
 
 class PureGNN(nn.Module):
@@ -64,13 +64,9 @@ class PureGNN(nn.Module):
         super().__init__()
         check_range(num_layers, "num_layers", 0)
         check_range(hidden_channels, "hidden_channels", 1)
-        for name, p in {
-            "input_dropout": input_dropout,
-            "dropout": dropout,
-            "tail_dropout": tail_dropout,
-            "edge_dropout": edge_dropout,
-        }.items():
-            check_range(p, name, 0, 1)
+        check_probabilities(
+            input_dropout=input_dropout, dropout=dropout, tail_dropout=tail_dropout, edge_dropout=edge_dropout
+        )
         if in_channels == 0 and not num_nodes:
             raise ValueError("num_nodes must be given with in_channels=0, whose nodes get an embedding each (got None)")
         if in_channels < 0:
