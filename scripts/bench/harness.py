@@ -50,11 +50,17 @@ def interleave(cases: Mapping[str, Callable[[], Any]], repeats: int, warmup: int
 
 
 def allocated_mb(function: Callable[[], Any]) -> float:
-    """Most memory the process held during ``function`` beyond what it held before, in MiB (sampled every ms)."""
+    """Most memory the process held during ``function`` beyond what it held before, in MiB (sampled every ms).
+
+    Memory that was freed before is given back to the system first, or taking it again would not show.
+    """
+    import ctypes
     import threading
 
     import psutil
 
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
     process = psutil.Process()
     before = process.memory_info().rss
     peak = before
