@@ -100,6 +100,8 @@ class Config:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    # Ours, made to fit the first run into minutes; `offset` was chosen among 3, 4 and 6 (with `alpha` and `prior`) by the
+    # validation Hits@100 of NCNC on seeds 0 and 1.
     "pyimports": {
         "hidden": 64,
         "epochs": 20,
@@ -346,11 +348,17 @@ def _decoder(config: Config, model: str) -> nn.Module:
     return NCNDecoder(config.hidden, config.hidden, **{**common, **variants.get(name, {"pool": "none"})})
 
 
-_PAPER = "Neural Common Neighbor with Completion for Link Prediction, table 2"
+# Most of these figures were recalled and could not be compared with the paper; two were read on a leaderboard.
+_RECALLED = "recalled from Neural Common Neighbor with Completion for Link Prediction; not checked against the paper"
+_LEADERBOARD = "OGB leaderboard, as a mirror of it shows"
+_READ = {("NCN", "ogbl-ppa"), ("NCN", "ogbl-ddi")}
 
 
 def _figures(metric: str, dataset: str, **rows: tuple[float, float]) -> dict[tuple[str, str], Reported]:
-    return {(model, dataset): Reported(mean, std, metric, _PAPER) for model, (mean, std) in rows.items()}
+    return {
+        (model, dataset): Reported(mean, std, metric, _LEADERBOARD if (model, dataset) in _READ else _RECALLED)
+        for model, (mean, std) in rows.items()
+    }
 
 
 RECIPE = Recipe(
