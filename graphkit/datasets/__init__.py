@@ -2,6 +2,8 @@
 
 from graphkit.datasets.convert import from_networkx, to_data, to_dgl, to_networkx, to_scipy, to_sparse_tensor
 from graphkit.datasets.dataset import PROTOCOLS, Dataset, DatasetInfo
+from graphkit.datasets.event_split import EventSplit
+from graphkit.datasets.events import EventStream, relabel
 from graphkit.datasets.ogb import load_ogb
 from graphkit.datasets.registry import available, info, load
 from graphkit.datasets.splits import (
@@ -20,6 +22,8 @@ __all__ = [
     "PROTOCOLS",
     "Dataset",
     "DatasetInfo",
+    "EventSplit",
+    "EventStream",
     "IndexSplit",
     "LinkSplit",
     "NCNRandomLinkSplit",
@@ -32,6 +36,7 @@ __all__ = [
     "mask_split",
     "per_class_split",
     "random_node_split",
+    "relabel",
     "sample_non_edges",
     "time_split",
     "to_data",
