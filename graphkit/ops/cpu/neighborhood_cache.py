@@ -19,7 +19,7 @@ _MASK32 = np.int64(2**32 - 1)
 _BLOCK = 128
 _NONE = np.empty(0, np.int64)
 _LOG2E, _LN2 = np.float32(1 / math.log(2)), np.float32(math.log(2))
-_ONE, _HALF, _TWO, _ZERO = np.float32(1), np.float32(0.5), np.float32(2), np.float32(0)
+_ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(n)) for n in range(2, 8))
 _MOST = np.float32(40)
 
@@ -321,8 +321,8 @@ def _tanh(x, count):  # pragma: no cover - compiled
         r = y - k * _LN2
         series = _ONE + r * (_ONE + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7))))))
         power = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
-        # The last term is 0, or NaN where x is NaN.
-        x[i] = _ONE - _TWO / (series * power + _ONE) + x[i] * _ZERO
+        if x[i] == x[i]:  # not NaN
+            x[i] = _ONE - _TWO / (series * power + _ONE)
 
 
 @kernel
