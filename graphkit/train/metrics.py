@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
@@ -56,14 +57,48 @@ def mrr_shared(pos: Tensor, neg: Tensor) -> float:
     return float((1 / rank).mean())
 
 
-def mrr_per_source(pos: Tensor, neg: Tensor) -> float:
-    """Mean reciprocal rank of each positive ``[P]`` among negatives of its own ``[P, M]``; ties count half."""
+def rank_per_source(pos: Tensor, neg: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Rank, from 1, of each positive among negatives of its own; ties count half (float64, on the scores' device).
+
+    Args:
+        pos: ``[P]`` scores of true links.
+        neg: ``[P, M]`` scores of the negatives of each.
+        mask: ``[P, M]`` bool, False where a row is only filled up; None: all count.
+
+    Example:
+        >>> pos, neg = torch.tensor([0.5]), torch.tensor([[0.9, 0.5, 0.1, 7.0]])
+        >>> rank_per_source(pos, neg, mask=neg < 7)
+        tensor([2.5000], dtype=torch.float64)
+    """
     _check_scores(pos, "pos")
     if neg.dim() != 2 or neg.size(0) != pos.numel():
         raise ValueError(f"neg must have shape [{pos.numel()}, M], a row for each positive (got {list(neg.shape)})")
-    above = (neg > pos[:, None]).sum(1).double()
-    ties = (neg == pos[:, None]).sum(1).double()
-    return float((1 / (1 + above + ties / 2)).mean())
+    # So put that a score which is not a number ranks last.
+    above, not_below = ~(neg <= pos[:, None]), ~(neg < pos[:, None])
+    if mask is not None:
+        if mask.shape != neg.shape:
+            raise ValueError(f"mask must have shape {list(neg.shape)} (got {list(mask.shape)})")
+        above, not_below = above & mask, not_below & mask
+    return 1 + (above.sum(1) + not_below.sum(1)).double() / 2
+
+
+def mrr_per_source(pos: Tensor, neg: Tensor, mask: Tensor | None = None) -> float:
+    """Mean reciprocal rank of positives ``[P]``, each among negatives of its own; see :func:`rank_per_source`."""
+    return float((1 / rank_per_source(pos, neg, mask)).mean())
+
+
+def hits_per_source(pos: Tensor, neg: Tensor, k: int, mask: Tensor | None = None) -> float:
+    """Share of positives with a rank of at most ``k`` among negatives of their own; see :func:`rank_per_source`."""
+    check_range(k, "k", 1)
+    return float((rank_per_source(pos, neg, mask) <= k).double().mean())
+
+
+def average_precision(pos: Tensor, neg: Tensor) -> float:
+    """Average precision, the area under the precision-recall curve as a sum of steps."""
+    _check_scores(pos, "pos")
+    _check_scores(neg, "neg")
+    label = torch.cat([torch.ones_like(pos), torch.zeros_like(neg)])
+    return float(average_precision_score(label.cpu().numpy(), torch.cat([pos, neg]).double().cpu().numpy()))
 
 
 def roc_auc(pos: Tensor, neg: Tensor) -> float:

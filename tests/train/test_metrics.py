@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from graphkit.train.metrics import hits_at_k, mrr_per_source, mrr_shared, roc_auc
+from graphkit.train.metrics import (
+    average_precision,
+    hits_at_k,
+    hits_per_source,
+    mrr_per_source,
+    mrr_shared,
+    rank_per_source,
+    roc_auc,
+)
 
 POS = torch.tensor([0.9, 0.5, 0.2])
 NEG = torch.tensor([0.8, 0.5, 0.1, 0.05])
@@ -112,6 +120,58 @@ def test_reciprocal_rank_is_citation2s(evaluator, rows) -> None:
     assert mrr_per_source(pos, neg) == pytest.approx(float(found.double().mean()), abs=1e-6)
 
 
+masked_matrices = st.tuples(st.integers(1, 8), st.integers(1, 6)).flatmap(
+    lambda shape: st.tuples(
+        st.lists(st.integers(-2, 2).map(float), min_size=shape[0], max_size=shape[0]),
+        *(
+            st.lists(st.lists(cell, min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0])
+            for cell in (st.integers(-2, 2).map(float), st.booleans())
+        ),
+    )
+)
+
+
+@given(masked_matrices, st.integers(1, 6))
+@settings(deadline=None, max_examples=100)
+def test_ranks_by_counting(rows, k: int) -> None:
+    """The mean of the best and the worst rank among ties; masked negatives do not count."""
+    pos, neg, mask = (torch.tensor(part) for part in rows)
+    want = []
+    for score, row, keep in zip(*rows, strict=True):
+        kept = [value for value, counts in zip(row, keep, strict=True) if counts]
+        best, worst = 1 + sum(value > score for value in kept), 1 + sum(value >= score for value in kept)
+        want.append((best + worst) / 2)
+    assert rank_per_source(pos, neg, mask).tolist() == want
+    assert mrr_per_source(pos, neg, mask) == pytest.approx(sum(1 / rank for rank in want) / len(want), abs=1e-12)
+    assert hits_per_source(pos, neg, k, mask) == pytest.approx(sum(rank <= k for rank in want) / len(want))
+    assert torch.equal(rank_per_source(pos, neg), rank_per_source(pos, neg, torch.ones_like(mask)))
+
+
+@given(matrices)
+@settings(deadline=None, max_examples=50)
+def test_ranks_are_tgbs(rows) -> None:
+    official = pytest.importorskip("tgb.linkproppred.evaluate", reason="py-tgb is not installed").Evaluator("tgbl-wiki")
+    matrix = torch.tensor(rows)
+    pos, neg = matrix[:, 0], matrix[:, 1:]
+    found = official.eval({"y_pred_pos": pos, "y_pred_neg": neg, "eval_metric": ["mrr"]})
+    assert mrr_per_source(pos, neg) == pytest.approx(float(found["mrr"]), abs=1e-6)  # single precision there
+    assert hits_per_source(pos, neg, 10) == pytest.approx(float(found["hits@10"]), abs=1e-6)
+
+
+@given(scores, scores)
+@settings(deadline=None, max_examples=60)
+def test_average_precision_by_thresholds(pos, neg) -> None:
+    """The sum over thresholds, from the highest down, of precision times the recall gained."""
+    want, before = 0.0, 0
+    for threshold in sorted({*pos, *neg}, reverse=True):
+        hits, misses = (sum(score >= threshold for score in part) for part in (pos, neg))
+        want += hits / (hits + misses) * (hits - before) / len(pos)
+        before = hits
+    assert average_precision(torch.tensor(pos), torch.tensor(neg)) == pytest.approx(want, abs=1e-12)
+    shifted = average_precision(torch.tensor(pos) + 300, torch.tensor(neg) + 300)
+    assert shifted == pytest.approx(want, abs=1e-12)
+
+
 @given(scores, scores)
 @settings(deadline=None, max_examples=60)
 def test_auc_is_scikit_learns(pos, neg) -> None:
@@ -134,10 +194,11 @@ def test_constant_scores() -> None:
     same = torch.zeros(50)
     assert hits_at_k(same, same, 1) == 0.0
     assert roc_auc(same, same) == pytest.approx(0.5)
+    assert average_precision(same, same) == pytest.approx(0.5)
     assert mrr_shared(same, same) == pytest.approx(1 / 26)
 
 
-@pytest.mark.parametrize("metric", [lambda p, n: hits_at_k(p, n, 5), mrr_shared, roc_auc])
+@pytest.mark.parametrize("metric", [lambda p, n: hits_at_k(p, n, 5), mrr_shared, roc_auc, average_precision])
 def test_inputs_of_any_layout_stay_as_they_are(metric) -> None:
     generator = torch.Generator().manual_seed(0)
     both = torch.randn(60, 2, generator=generator)
@@ -164,6 +225,10 @@ EMPTY = torch.zeros(0)
         (lambda: mrr_per_source(POS, NEG), r"neg must have shape \[3, M\].*got \[4\]"),
         (lambda: mrr_per_source(POS, NEG.expand(2, 4)), r"got \[2, 4\]"),
         (lambda: mrr_per_source(EMPTY, NEG.expand(0, 4)), "pos must be a vector"),
+        (lambda: rank_per_source(POS, NEG.expand(3, 4), torch.ones(3, 5) > 0), r"mask must have shape \[3, 4\]"),
+        (lambda: hits_per_source(POS, NEG.expand(3, 4), 0), "k must be in"),
+        (lambda: average_precision(POS, EMPTY), "neg must be a vector"),
+        (lambda: average_precision(POS[:, None], NEG), "pos must be a vector"),
         (lambda: roc_auc(POS, EMPTY), "neg must be a vector"),
         (lambda: roc_auc(EMPTY, NEG), "pos must be a vector"),
     ],
@@ -176,3 +241,5 @@ def test_bad_input(action, message: str) -> None:
 def test_not_a_number_is_no_hit() -> None:
     pos: Tensor = torch.tensor([float("nan"), 3.0])
     assert hits_at_k(pos, NEG, 1) == 0.5
+    assert rank_per_source(pos, NEG.expand(2, 4)).tolist() == [5, 1]
+    assert rank_per_source(POS[:1], torch.tensor([[float("nan"), 0.1]])).tolist() == [2]
