@@ -183,7 +183,8 @@ class NAT(TemporalModel):
     def embed(self, n_id: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
         self._check_msg(msg)
         check_pairs(n_id.view(1, -1).expand(2, -1), self.num_nodes, "n_id", wait=False)
-        return self._own(n_id, *self._latest(n_id), msg)
+        e_id, t = self.cache.e_id[n_id, 0], self.cache.t[n_id, 0]
+        return self._own(n_id, self._event(e_id, t, msg))
 
     # State ------------------------------------------------------------------------------------------------------------
 
@@ -218,25 +219,26 @@ class NAT(TemporalModel):
 
     def _read(self, n_id: Tensor, msg: Tensor | None) -> _Read:
         key, e_id, t, rep = self.cache.fetch(n_id)
-        own = self._own(n_id, self.opponent.index_select(0, n_id), e_id[:, 0], t[:, 0], msg)
-        weights = self.neighbor_input.weight.split([self.self_dim, self.msg_dim + self.time_dim], 1)
-        # Entries share keys and events: their parts of the input are made once each.
+        # Entries share keys and events, whose parts of the input are made once each.
         if self.num_nodes <= key.numel():
             table, row = self.self_rep, key.view(-1)
         else:
             nodes, inverse = compact(key.view(-1).clamp(min=0), self.num_nodes)
-            table, row = self.self_rep[nodes], torch.where(key.view(-1) < 0, -1, inverse)
-        num_events = _MANY if msg is None else msg.size(0) + 1
-        events, event_row = compact(e_id.view(-1) + 1, num_events)
+            table, row = self.self_rep.index_select(0, nodes), torch.where(key.view(-1) < 0, -1, inverse)
+        # Event -1, of empty entries, is number 0 here.
+        events, event_row = compact(e_id.view(-1) + 1, _MANY if msg is None else msg.size(0) + 1)
         time = t.new_empty(events.numel())
         time[event_row] = t.view(-1)
-        event = self._event(events - 1, time, msg) @ weights[1].t()
+        event = self._event(events - 1, time, msg)
+        # The entry of hop 0 is of the same event as the self vector's.
+        own = self._own(n_id, event.index_select(0, event_row[:: key.size(1)]))
+        of_key, of_event = self.neighbor_input.weight.split([self.self_dim, event.size(1)], 1)
         cell = self.neighbor_cell
         new = ops.fold(
             row,
-            table @ weights[0].t(),
+            table @ of_key.t(),
             event_row,
-            event,
+            event @ of_event.t(),
             rep.flatten(0, 1),
             cell.weight_ih,
             cell.weight_hh,
@@ -245,22 +247,18 @@ class NAT(TemporalModel):
         )
         return _Read(n_id, own, key, e_id, t, new.view_as(rep))
 
-    def _own(self, n_id: Tensor, opponent: Tensor, e_id: Tensor, t: Tensor, msg: Tensor | None) -> Tensor:
-        """Self vectors of nodes with their latest events folded in."""
-        old = self.self_rep.index_select(0, n_id)
-        x = torch.cat([self.self_rep.index_select(0, opponent.clamp(min=0)), self._event(e_id, t, msg)], 1)
+    def _own(self, n_id: Tensor, event: Tensor) -> Tensor:
+        """Self vectors of nodes, their latest events folded in."""
+        old, opponent = self.self_rep.index_select(0, n_id), self.opponent.index_select(0, n_id)
+        x = torch.cat([self.self_rep.index_select(0, opponent.clamp(min=0)), event], 1)
         new = self.self_cell(self.self_input(x), old)
         return torch.where((opponent >= 0)[:, None], new, old)
-
-    def _latest(self, n_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.opponent[n_id], self.cache.e_id[n_id, 0], self.cache.t[n_id, 0]
 
     def _event(self, e_id: Tensor, t: Tensor, msg: Tensor | None) -> Tensor:
         """Messages and encoded times of events, the part of the input that they share."""
         time = self.time_encoder(t)
-        if not self.msg_dim:
+        if msg is None:
             return time
-        assert msg is not None
         return torch.cat([msg.index_select(0, e_id.clamp(min=0)).to(time.dtype), time], 1)
 
     # Checks -----------------------------------------------------------------------------------------------------------

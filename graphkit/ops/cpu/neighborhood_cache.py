@@ -21,7 +21,7 @@ _NONE = np.empty(0, np.int64)
 _LOG2E, _LN2 = np.float32(1 / math.log(2)), np.float32(math.log(2))
 _ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(n)) for n in range(2, 8))
-_MOST = np.float32(40)
+_MOST, _BIAS = np.float32(40), np.float32(127)
 
 
 @kernel
@@ -317,12 +317,14 @@ def _tanh(x, count):  # pragma: no cover - compiled
     for i in range(count):
         y = np.float32(x[i]) * _TWO
         y = min(max(y, -_MOST), _MOST)
-        k = np.floor(y * _LOG2E + _HALF)
-        r = y - k * _LN2
+        # Truncation rounds down, the sum being positive.
+        k = np.int32(y * _LOG2E + _BIAS + _HALF)
+        r = y - np.float32(k - np.int32(_BIAS)) * _LN2
         series = _ONE + r * (_ONE + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7))))))
-        power = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
-        if x[i] == x[i]:  # not NaN
-            x[i] = _ONE - _TWO / (series * power + _ONE)
+        power = np.int32(k << np.int32(23)).view(np.float32)
+        # np.divide does not check for zero, which would keep the loop from being vectorised.
+        tanh = _ONE - np.divide(_TWO, series * power + _ONE)
+        x[i] = tanh if x[i] == x[i] else x[i]  # NaN
 
 
 @kernel
