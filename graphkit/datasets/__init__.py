@@ -1,7 +1,8 @@
-"""Named datasets with their protocols: shipped, PyG, OGB; splits as code; converters from other libraries."""
+"""Named datasets with their protocols, event streams, splits as code, converters from other libraries."""
 
 from graphkit.datasets.convert import from_networkx, to_data, to_dgl, to_networkx, to_scipy, to_sparse_tensor
 from graphkit.datasets.dataset import PROTOCOLS, Dataset, DatasetInfo
+from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.event_split import EventSplit
 from graphkit.datasets.events import EventStream, relabel
 from graphkit.datasets.ogb import load_ogb
@@ -15,7 +16,6 @@ from graphkit.datasets.splits import (
     per_class_split,
     random_node_split,
     sample_non_edges,
-    time_split,
 )
 
 __all__ = [
@@ -36,9 +36,9 @@ __all__ = [
     "mask_split",
     "per_class_split",
     "random_node_split",
+    "read_events",
     "relabel",
     "sample_non_edges",
-    "time_split",
     "to_data",
     "to_dgl",
     "to_networkx",

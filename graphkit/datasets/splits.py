@@ -75,7 +75,7 @@ class LinkSplit:
 
 @dataclass(frozen=True, eq=False)
 class IndexSplit:
-    """Ids of the nodes, graphs, events or edges for training, validation and test, each ``[n]``.
+    """Ids of the nodes, graphs or edges for training, validation and test, each ``[n]``.
 
     Raises:
         ValueError: two parts share an id, or a part repeats one.
@@ -373,30 +373,6 @@ def fold_split(y: Tensor, fold: int = 0, num_folds: int = 10, seed: int = 0) -> 
     return IndexSplit(
         train.nonzero().view(-1), (fold_of == valid).nonzero().view(-1), (fold_of == test).nonzero().view(-1)
     )
-
-
-def time_split(t: Tensor, valid: float = 0.15, test: float = 0.15) -> IndexSplit:
-    """Events in order of time: the last ``test`` share for test, the share ``valid`` before it for validation.
-
-    Borders are quantiles of the time stamps, so that events of one moment are never on two sides of a border.
-    """
-    if t.numel() == 0:
-        raise ValueError("t must hold at least one event (got none)")
-    first, second = torch.quantile(
-        _thinned(t).double(), torch.tensor([1 - valid - test, 1 - test], dtype=torch.float64)
-    )
-    return IndexSplit(
-        (t <= first).nonzero().view(-1),
-        ((t > first) & (t <= second)).nonzero().view(-1),
-        (t > second).nonzero().view(-1),
-    )
-
-
-def _thinned(t: Tensor, limit: int = 2**23) -> Tensor:
-    """At most ``limit`` evenly spaced order statistics: ``torch.quantile`` refuses more than 16 million values."""
-    if t.numel() <= limit:
-        return t
-    return t.sort().values[torch.linspace(0, t.numel() - 1, limit, dtype=torch.float64).round().long()]
 
 
 def _place_in_class(y: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:

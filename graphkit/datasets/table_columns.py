@@ -46,12 +46,11 @@ def whole_numbers(column: Any, name: str) -> np.ndarray:
     values = numbers(column, name)
     if values.dtype == np.int64:
         return values
-    bad = (values != np.floor(values)) | ~(np.abs(values) <= EXACT)
+    large = ~(np.abs(values) <= EXACT)
+    bad = large | (values != np.floor(values))
     if bad.any():
         row = int(bad.argmax())
-        remedy = "time_scale makes whole times of fractions" if np.abs(values[row]) <= EXACT else (
-            "numbers above 2^53 are exact only when written without a decimal point"
-        )  # fmt: skip
+        remedy = "beyond 2^53 a number is exact only without a decimal point" if large[row] else "a fraction is none"
         raise ValueError(f"{name} of event {row} must be a whole number (got {float(values[row])!r}); {remedy}")
     return values.astype(np.int64)
 
@@ -59,7 +58,12 @@ def whole_numbers(column: Any, name: str) -> np.ndarray:
 def times(column: Any, name: str, time_scale: float | None) -> np.ndarray:
     """The cells of a pandas column as int64 times, multiplied by ``time_scale`` and rounded if it is not None."""
     if time_scale is None:
-        return whole_numbers(column, name)
+        try:
+            return whole_numbers(column, name)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; time_scale=1 rounds times, time_scale=1000 keeps three decimal places"
+            ) from error
     check_range(time_scale, "time_scale", 0, low_open=True)
     values = numbers(column, name)
     if values.dtype == np.int64 and float(time_scale).is_integer():

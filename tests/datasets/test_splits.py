@@ -15,7 +15,6 @@ from graphkit.datasets import (
     per_class_split,
     random_node_split,
     sample_non_edges,
-    time_split,
 )
 from graphkit.datasets.splits import both_directions, undirected_pairs
 
@@ -231,16 +230,6 @@ def test_folds_are_stratified_and_cover_everything():
     assert torch.equal(fold_split(y, 12).test, tests[2].test)
     with pytest.raises(ValueError, match="num_folds"):
         fold_split(y, num_folds=2)
-
-
-def test_time_split_keeps_a_moment_together():
-    t = torch.tensor([0, 1, 2, 3, 4, 5, 5, 5, 8, 9])
-    split = time_split(t, 0.2, 0.2)
-    assert split.train.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert split.valid.numel() == 0
-    assert split.test.tolist() == [8, 9]
-    with pytest.raises(ValueError, match="at least one event"):
-        time_split(t[:0])
 
 
 def test_mask_split_counts_through_the_columns():
