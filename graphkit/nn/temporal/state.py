@@ -105,9 +105,10 @@ class TemporalModel(StreamingModule):
         raise NotImplementedError
 
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
-        """Show the model a batch of events (all ``[B]``), in order of time; call it before the optimizer's step.
+        """Show the model a batch of events (all ``[B]``), in order of time.
 
-        A subclass does its part and then calls this.
+        It comes before the optimizer's step, and may come before or after ``backward``: the graph of ``forward`` must
+        not need a state buffer that this changes. A subclass does its part and then calls this.
         """
         if e_id.numel():
             self.next_event.copy_(e_id[-1] + 1)
