@@ -221,7 +221,8 @@ class NAT(TemporalModel):
         key, e_id, t, rep = self.cache.fetch(n_id)
         # Entries share keys and events, whose parts of the input are made once each.
         if self.num_nodes <= key.numel():
-            table, row = self.self_rep, key.view(-1)
+            # A copy: update_state may write to the buffer before backward reads it.
+            table, row = self.self_rep.clone(), key.view(-1)
         else:
             nodes, inverse = compact(key.view(-1).clamp(min=0), self.num_nodes)
             table, row = self.self_rep.index_select(0, nodes), torch.where(key.view(-1) < 0, -1, inverse)
