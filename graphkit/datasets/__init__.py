@@ -5,6 +5,7 @@ from graphkit.datasets.dataset import PROTOCOLS, Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.event_split import EventSplit
 from graphkit.datasets.events import EventStream, relabel
+from graphkit.datasets.negatives import HistoricalNegatives, InductiveNegatives, RandomNegatives
 from graphkit.datasets.ogb import load_ogb
 from graphkit.datasets.registry import available, info, load
 from graphkit.datasets.splits import (
@@ -24,9 +25,12 @@ __all__ = [
     "DatasetInfo",
     "EventSplit",
     "EventStream",
+    "HistoricalNegatives",
     "IndexSplit",
+    "InductiveNegatives",
     "LinkSplit",
     "NCNRandomLinkSplit",
+    "RandomNegatives",
     "available",
     "fold_split",
     "from_networkx",

@@ -586,7 +586,7 @@ def _sample_reference(
     stream = streams(key, nodes.numel(), nodes.device)
     if count > 0 and nodes.numel():
         if graph.weight is None or graph.cumulative is None:
-            chosen = _draw(stream, size, count, replace)
+            chosen = draw_places(stream, size, count, replace)
         elif replace:
             before = torch.where(low > begin, graph.cumulative[(low - 1).clamp(min=0)], 0.0) if low.numel() else low
             total = graph.cumulative[(end - 1).clamp(min=0)] - before
@@ -614,7 +614,7 @@ def _induced_reference(graph: SamplingGraph, nodes: Tensor, targets: Tensor) -> 
     return row[keep], owner[keep], graph.perm[entry[keep]]
 
 
-def _draw(stream: Tensor, size: Tensor, count: int, replace: bool) -> Tensor:
+def draw_places(stream: Tensor, size: Tensor, count: int, replace: bool) -> Tensor:
     """``[B, count]`` places below ``size``; rows with fewer than ``count`` hold nonsense that the caller drops."""
     if replace:
         draws = uniform(stream[:, None], torch.arange(count, device=size.device))
