@@ -174,25 +174,30 @@ class StoredNegatives:
             raise ValueError(f"{path} holds no stored negatives, or is damaged ({error})") from error
 
     @classmethod
-    def load_tgb(cls, path: str | os.PathLike) -> StoredNegatives:
-        """Read negatives that TGB published (``tgbl-wiki_val_ns_v2.pkl`` and others), without running code in the file.
+    def load_tgb(cls, *paths: str | os.PathLike) -> StoredNegatives:
+        """Read negatives that TGB published (``tgbl-wiki_val_ns_v2.pkl`` and ``tgbl-wiki_test_ns_v2.pkl``, one of them
+        or both), without running code in the files.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is damaged, or holds anything but destinations by ``(src, dst, t)``.
+            ValueError: a file is damaged, or holds anything but destinations by ``(src, dst, t)``.
         """
-        table = load_pickle(path)
-        try:
-            keys = np.array(list(table), dtype=np.int64).reshape(len(table), -1)
-            lengths = np.fromiter(map(len, table.values()), np.int64, len(table))
-            # Lists that begin with an empty one are stored as float64; ids stay exact.
-            values = np.concatenate(list(table.values())) if len(table) else np.empty(0)
-            ids = values.astype(np.int64)
-            if keys.shape[1] != 3 or not np.array_equal(ids, values):
-                raise ValueError
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} must hold lists of destinations by (src, dst, t)") from error
-        src, dst, t = keys.T
+        keys, lists = [], []
+        for path in paths:
+            table = load_pickle(path)
+            try:
+                keys.append(np.array(list(table), dtype=np.int64).reshape(len(table), -1))
+                lists += [np.asarray(values).reshape(-1) for values in table.values()]
+                # Lists that begin with an empty one are stored as float64; ids are exact in it.
+                ids = np.concatenate(lists).astype(np.int64)
+                if keys[-1].shape[1] != 3 or not np.array_equal(ids, np.concatenate(lists)):
+                    raise ValueError
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"{path} must hold lists of destinations by (src, dst, t)") from error
+        if not paths:
+            raise TypeError("load_tgb needs the path of a file (got none)")
+        src, dst, t = np.concatenate(keys).T
+        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         order = np.lexsort((dst, src, t))
         start = (np.cumsum(lengths) - lengths)[order]
         ptr = np.concatenate([np.zeros(1, np.int64), lengths[order].cumsum()])

@@ -170,6 +170,14 @@ def test_tgb_file(tmp_path) -> None:
     src, dst, t = torch.tensor([list(map(int, key)) for key in table]).T
     found, mask = stored.query(src, dst, t)
     assert [row[kept].tolist() for row, kept in zip(found, mask, strict=True)] == [[4, 8], [6], []]
+    second = tmp_path / "tgbl-x_test_ns.pkl"
+    second.write_bytes(pickle.dumps({(2, 7, 90): np.array([5, 4, 3])}))
+    found, mask = StoredNegatives.load_tgb(path, second).query(*(torch.tensor([v]) for v in (2, 7, 90)))
+    assert found.tolist() == [[5, 4, 3]]
+    found, mask = StoredNegatives.load_tgb(second, path).query(src, dst, t)
+    assert found[0].tolist() == [4, 8]
+    with pytest.raises(TypeError, match="path"):
+        StoredNegatives.load_tgb()
 
 
 class Evil:
