@@ -175,7 +175,7 @@ class TGNMemory(StreamingModule):
         old, before = self.memory[n_id], self.last_update[n_id]
         raw, t, has = self.store.pending(n_id)
         if n_id.device.type != "cpu":
-            computed, memory = self._apply(n_id, old, before, raw, t)
+            computed, memory = self._fold(n_id, old, before, raw, t)
             column = has[:, None]
             return MemoryReading(
                 torch.where(column, memory, old), torch.where(has, t, before), old, computed,
@@ -184,10 +184,10 @@ class TGNMemory(StreamingModule):
         # Without a message there is nothing to compute.
         row = has.nonzero().view(-1)
         if row.numel() == n_id.numel():
-            computed, memory = self._apply(n_id, old, before, raw, t)
+            computed, memory = self._fold(n_id, old, before, raw, t)
             return MemoryReading(memory, t, old, computed, t - before, has)
         some = (n_id[row], old[row], before[row], raw[row], t[row])
-        computed, memory = self._apply(*some)
+        computed, memory = self._fold(*some)
         return MemoryReading(
             old.index_copy(0, row, memory),
             before.index_copy(0, row, some[4]),
@@ -197,7 +197,7 @@ class TGNMemory(StreamingModule):
             has,
         )
 
-    def _apply(self, n_id: Tensor, old: Tensor, before: Tensor, raw: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _fold(self, n_id: Tensor, old: Tensor, before: Tensor, raw: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The computed and the corrected memories of nodes that each have a message."""
         known = torch.cat([old, raw], 1)
         cell = self.cell
