@@ -15,6 +15,7 @@ from graphkit.datasets.events import EventStream
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import read_pyg
 from graphkit.datasets.splits import IndexSplit, mask_split
+from graphkit.datasets.tgb import TGB, load_tgb
 from graphkit.utils.checks import nearest
 from graphkit.utils.io import data_root
 
@@ -106,6 +107,10 @@ def _events(**options: Any) -> Loader:
     return loader
 
 
+def _tgb(facts: DatasetInfo, root: Path) -> Dataset:
+    return Dataset(facts, data=load_tgb(facts.name, root))
+
+
 # PyG -----------------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +200,22 @@ for _row, _source, _options in (
         protocols=("time", "inductive"),
         licence="not stated",
         source=_source,
+        origin="file",
+    )
+for _name, _sizes in (
+    ("tgbl-wiki", (9227, 157474, 172)),
+    ("tgbl-review", (352637, 4873540, 1)),
+    ("tgbl-coin", (638486, 22809486, 1)),
+    ("tgbl-comment", (994790, 44314507, 2)),
+    ("tgbl-flight", (18143, 67169570, 16)),
+):
+    _register(
+        _tgb,
+        (_name, f"tgb/{_name.replace('-', '_')}/{TGB[_name].events}", *_sizes, 0),
+        metric="mrr",
+        protocols=("time", "inductive"),
+        licence="see tgb.complexdatalab.com",
+        source=TGB[_name].url,
         origin="file",
     )
 _register(
