@@ -12,7 +12,7 @@ from graphkit.utils.checks import check_choice
 def recipe_keys() -> list[str]:
     """Keys of all recipes."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if name != "recipe")
+    return sorted(name for name in names if name != "recipe" and not name.startswith("_"))
 
 
 def get_recipe(key: str) -> Recipe:

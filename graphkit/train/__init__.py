@@ -1,7 +1,8 @@
 """Training: tasks, the trainer, and procedures that change one step of it."""
 
 from graphkit.train.experiment import Experiment
-from graphkit.train.tasks import LinkPredictionTask, NodeClassificationTask, Task
+from graphkit.train.tasks import LinkPredictionTask, NodeClassificationTask, Task, TemporalLinkPredictionTask
+from graphkit.train.temporal_evaluation import TemporalLinkEvaluator
 from graphkit.train.trainer import FitResult, Trainer, make_fabric
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "LinkPredictionTask",
     "NodeClassificationTask",
     "Task",
+    "TemporalLinkEvaluator",
+    "TemporalLinkPredictionTask",
     "Trainer",
     "make_fabric",
 ]

@@ -140,7 +140,7 @@ class Trainer:
             wrapped, optimizer = fabric.setup(model, optimizer)
         if optimizer is None or self.max_epochs == 0:
             result = self._evaluate_only(model, task)
-            self._leave(model)
+            self._finish(model, task, result)
             return result
         if self.folder is not None and fabric.global_rank == 0:
             check_writable(self.folder)
@@ -157,12 +157,12 @@ class Trainer:
             result = FitResult(saved["best"], saved["history"], saved["seconds"])
             self._write_history(result)
         writer = self._writer(first)
-        steps = task.num_batches()
+        size = task.epoch_size()
         bar = tqdm(
-            total=self.max_epochs * steps,
-            initial=(first - 1) * steps,
+            total=self.max_epochs * size,
+            initial=(first - 1) * size,
             desc=self.description,
-            unit="step",
+            unit=task.unit,
             leave=False,
             disable=not self.progress or fabric.global_rank > 0,
         )
@@ -194,12 +194,18 @@ class Trainer:
             if writer is not None:
                 writer.close()
         model.load_state_dict(best_state)
-        self._leave(model)
+        self._finish(model, task, result)
         return result
 
-    def _leave(self, model: nn.Module) -> None:
-        """What follows a run, such as a histogram of scores, draws the same numbers whether it was resumed or not."""
+    def _finish(self, model: nn.Module, task: Task, result: FitResult) -> None:
+        """What follows an epoch's choice draws the same numbers whether the run was resumed or not."""
         model.eval()
+        self._seed(0)
+        start = time.perf_counter()
+        found = self.fabric.broadcast(task.final_metrics(model))
+        for name, value in found.items():
+            result.best[name] = {"epoch": result.best.get(task.monitor, {}).get("epoch", 0), **value}
+        result.seconds += time.perf_counter() - start
         self._seed(0)
 
     def _seed(self, epoch: int) -> None:
@@ -230,7 +236,7 @@ class Trainer:
             optimizer.step()
             total += loss.detach()  # read once an epoch, so that a GPU need not wait in every step
             count += 1
-            bar.update()
+            bar.update(task.size(batch))
         if count == 0:
             raise ValueError(f"task gave no batch in epoch {epoch}; check its training data and batch size")
         finite = torch.stack([torch.isfinite(p.detach()).all() for p in model.parameters()]).all()

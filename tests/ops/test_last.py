@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphkit.ops.last import compact, last_occurrence
@@ -8,6 +8,7 @@ from graphkit.ops.last import compact, last_occurrence
 ids = st.lists(st.integers(0, 20), max_size=60)
 
 
+@settings(deadline=None)
 @given(ids)
 def test_last_occurrence_is_that_of_a_dictionary(values):
     last = {value: place for place, value in enumerate(values)}
@@ -15,6 +16,7 @@ def test_last_occurrence_is_that_of_a_dictionary(values):
     assert last_occurrence(torch.tensor(values, dtype=torch.long)).tolist() == want
 
 
+@settings(deadline=None)
 @given(ids)
 def test_compact_keeps_the_order_of_first_occurrence(values):
     nodes, inverse = compact(torch.tensor(values, dtype=torch.long), 21)

@@ -3,5 +3,6 @@
 from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.task import Task
+from graphkit.train.tasks.temporal_link_prediction import TemporalLinkPredictionTask
 
-__all__ = ["LinkPredictionTask", "NodeClassificationTask", "Task"]
+__all__ = ["LinkPredictionTask", "NodeClassificationTask", "Task", "TemporalLinkPredictionTask"]

@@ -14,7 +14,7 @@ from graphkit.datasets.splits import LinkSplit
 from graphkit.nn import sparsify
 from graphkit.ops import NeighborIndex
 from graphkit.train.metrics import hits_at_k, mrr_per_source, mrr_shared, roc_auc
-from graphkit.train.tasks.task import Task
+from graphkit.train.tasks.task import Task, score_histogram
 from graphkit.utils.checks import check_choice, check_features, check_int, check_pairs
 from graphkit.utils.seed import stream
 
@@ -183,11 +183,7 @@ class LinkPredictionTask(Task):
 
     def histogram(self, model: nn.Module) -> dict[str, list[float]]:
         pos, neg = (part.flatten().float().cpu() for part in self.scores(model, "test"))
-        low, high = torch.aminmax(torch.cat([pos, neg]))
-        edges = torch.linspace(float(low), max(float(high), float(low) + 1e-6), 41)
-        shares = {"links": torch.histogram(pos, edges).hist, "non-links": torch.histogram(neg, edges).hist}
-        rounded = {name: [round(float(v), 5) for v in hist / hist.sum()] for name, hist in shares.items()}
-        return {"edges": [round(float(e), 4) for e in edges], **rounded}
+        return score_histogram(pos, neg)
 
     def to(self, device: torch.device | str) -> LinkPredictionTask:
         self.split = self.split.to(device)

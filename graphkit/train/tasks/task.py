@@ -20,15 +20,25 @@ class Task(ABC):
     Attributes:
         monitor: name of the metric that chooses the epoch (higher is better).
         rank, world_size: this process among those that share each batch.
+        unit: what the progress bar counts; see :meth:`size`.
     """
 
     monitor: str
+    unit: str = "step"
     rank: int = 0
     world_size: int = 1
 
     @abstractmethod
     def num_batches(self) -> int:
         """Steps an epoch."""
+
+    def size(self, batch: Any) -> int:
+        """How many units of progress a batch is; one step unless a task says more."""
+        return 1
+
+    def epoch_size(self) -> int:
+        """Units of progress an epoch."""
+        return self.num_batches()
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[Any]:
@@ -46,6 +56,19 @@ class Task(ABC):
     def to(self, device: torch.device | str) -> Task:
         """Move the data; returns the task itself."""
 
+    def final_metrics(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """Metrics that cost too much for every epoch, of the model of the best one: name to ``valid`` and ``test``."""
+        return {}
+
     def histogram(self, model: nn.Module) -> dict[str, list[float]]:
         """Bin edges and shares of test scores by class, for a plot; empty if the task has none."""
         return {}
+
+
+def score_histogram(pos: Tensor, neg: Tensor) -> dict[str, list[float]]:
+    """Bin edges, and the shares of true links' and non-links' scores in each bin."""
+    low, high = torch.aminmax(torch.cat([pos, neg]))
+    edges = torch.linspace(float(low), max(float(high), float(low) + 1e-6), 41)
+    shares = {"links": torch.histogram(pos, edges).hist, "non-links": torch.histogram(neg, edges).hist}
+    rounded = {name: [round(float(v), 5) for v in hist / hist.sum()] for name, hist in shares.items()}
+    return {"edges": [round(float(e), 4) for e in edges], **rounded}
