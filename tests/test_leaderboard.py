@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from graphkit.bench.records import Record, Row
+from graphkit.datasets import info
+from graphkit.datasets.tgb import TGB
+from graphkit.recipes import get_recipe
 
 HOME = Path(__file__).parents[1]
-SCRIPTS = sorted(path.stem for path in (HOME / "scripts" / "ogb").glob("*.sh") if path.stem != "common")
+SCRIPTS = sorted(path for board in ("ogb", "tgb") for path in (HOME / "scripts" / board).glob("*.sh"))
+SCRIPTS = [path for path in SCRIPTS if path.stem != "common"]
+RECIPES = {"ogb": ("ogbl", "ncnc", 10, "NCN NCNC"), "tgb": ("tgbl", "nat", 5, "NAT TGN TGN+PRES EdgeBank")}
 
 
 @pytest.fixture(scope="module")
@@ -88,37 +93,65 @@ def test_summary_of_no_record(summary, tmp_path, monkeypatch, capsys):
     assert "none.json" in capsys.readouterr().err
 
 
-def leaderboard(tmp_path, *arguments: str) -> list[str]:
+def test_summary_of_another_metric(summary):
+    few = record(seeds=list(range(5)), monitor="AP")
+    for row in few.rows:
+        row.values = row.values[:5]
+    text = summary.summary(few, seeds=5, metric="Hits@20")
+    assert "Not to be submitted" not in text
+    assert "chosen by    best validation AP" in text
+    assert "test         82.00" in text
+    with pytest.raises(ValueError, match="ncnc on ogbl-ddi has no MRR"):
+        summary.summary(few, metric="MRR")
+
+
+def leaderboard(tmp_path, board: str, *arguments: str) -> list[str]:
     """The commands that a script would run, through a stand-in for Python."""
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "$@"\n')
     stand_in.chmod(0o755)
-    code = f'set -euo pipefail; source scripts/ogb/common.sh; PY={stand_in}; leaderboard ogbl-ddi --models NCN "$@"'
+    code = (
+        f'set -euo pipefail; source scripts/{board}/common.sh; PY={stand_in}; leaderboard some-data --models NCN "$@"'
+    )
     done = subprocess.run(["bash", "-c", code, "x", *arguments], cwd=HOME, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
+@pytest.mark.parametrize("board", list(RECIPES))
 @pytest.mark.parametrize(
     ("arguments", "out"),
     [
-        ([], "runs/ogb"),
-        (["--fast"], "runs/ogb-fast"),
+        ([], "runs/{}"),
+        (["--fast"], "runs/{}-fast"),
         (["--out", "x", "--fast"], "x"),
         (["--fast", "--out=y"], "y"),
     ],
 )
-def test_leaderboard(tmp_path, arguments, out):
-    train, summarise = leaderboard(tmp_path, *arguments)
+def test_leaderboard(tmp_path, board, arguments, out):
+    train, summarise = leaderboard(tmp_path, board, *arguments)
+    _, key, seeds, _ = RECIPES[board]
+    out = out.format(board)
     given = " ".join(["--models NCN", *arguments])
-    assert train == f"-m graphkit.cli run ncnc --dataset ogbl-ddi --runs 10 {given} --out {out}"
-    assert summarise == f"scripts/ogb/summary.py {out}/ncnc/ogbl-ddi.json"
+    assert train == f"-m graphkit.cli run {key} --dataset some-data --runs {seeds} {given} --out {out}"
+    options = " --seeds 5 --metric MRR" if board == "tgb" else ""
+    assert summarise == f"scripts/ogb/summary.py{options} {out}/{key}/some-data.json"
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_script(name):
-    path = HOME / "scripts" / "ogb" / f"{name}.sh"
-    text = path.read_text()
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_script(path):
+    board, name, text = path.parent.name, path.stem, path.read_text()
+    prefix, key, _, models = RECIPES[board]
     assert path.stat().st_mode & 0o111
-    assert f"./scripts/ogb/{name}.sh --resume" in text
-    assert f'leaderboard ogbl-{name} --models NCN NCNC "$@"' in text
+    assert f"./scripts/{board}/{name}.sh --resume" in text
+    assert f'leaderboard {prefix}-{name} --models {models} "$@"' in text
+    assert info(f"{prefix}-{name}").metric
+    assert set(models.split()) <= set(get_recipe(key).models)
     subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize("name", list(TGB))
+def test_tgb_scripts_name_the_files(name):
+    text = (HOME / "scripts" / "tgb" / f"{name.removeprefix('tgbl-')}.sh").read_text()
+    files = TGB[name]
+    wanted = [files.archive, files.events, *(f"{name}_{part}_ns{files.version}.pkl" for part in ("val", "test"))]
+    assert all(word in text for word in (*wanted, name.replace("-", "_")))

@@ -15,13 +15,13 @@ from graphkit.bench.records import Record, Row
 SEEDS = 10
 
 
-def reservations(record: Record) -> list[str]:
+def reservations(record: Record, seeds: int = SEEDS) -> list[str]:
     """Why the record should not be submitted as it is; empty if nothing speaks against it."""
     found = []
     if record.fast:
         found.append("it is a smoke run (--fast)")
-    if len(record.seeds) < SEEDS:
-        found.append(f"it has {len(record.seeds)} of {SEEDS} seeds")
+    if len(record.seeds) < seeds:
+        found.append(f"it has {len(record.seeds)} of {seeds} seeds")
     if not record.commit:
         found.append("the commit of the code is not known; run it from a git checkout")
     elif record.commit.endswith("+changes"):
@@ -29,11 +29,14 @@ def reservations(record: Record) -> list[str]:
     return found
 
 
-def summary(record: Record) -> str:
-    """The record in plain text, a block a model."""
+def summary(record: Record, seeds: int = SEEDS, metric: str | None = None) -> str:
+    """The record in plain text, a block a model; ``metric`` is what the leaderboard ranks by, if not the monitor."""
+    metric = metric or record.monitor
     paper = next((paper for paper in papers() if paper.key == record.key), None)
-    rows = {(row.model, row.split): row for row in record.rows if row.metric == record.monitor}
-    lines = [f"{record.key} on {record.dataset}: {record.monitor} in percent, mean ± std (n - 1)", ""]
+    rows = {(row.model, row.split): row for row in record.rows if row.metric == metric}
+    if not rows:
+        raise ValueError(f"{record.key} on {record.dataset} has no {metric}")
+    lines = [f"{record.key} on {record.dataset}: {metric} in percent, mean ± std (n - 1)", ""]
     for model in dict.fromkeys(row.model for row in record.rows):
         test, valid = rows[model, "test"], rows[model, "valid"]
         lines += [
@@ -50,7 +53,7 @@ def summary(record: Record) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     lines += [
         f"seeds        {' '.join(map(str, record.seeds))}",
-        "chosen by    best validation epoch of each seed",
+        f"chosen by    best validation {record.monitor} of each seed",
         f"hardware     {record.hardware}",
         f"software     {packages}",
         f"code         commit {record.commit or 'unknown'}",
@@ -60,7 +63,7 @@ def summary(record: Record) -> str:
         lines.append(f"paper        {paper.title}, {paper.link}")
     if record.note:
         lines.append(f"note         {record.note}")
-    against = reservations(record)
+    against = reservations(record, seeds)
     if against:
         lines += ["", f"Not to be submitted: {'; '.join(against)}."]
     return "\n".join(lines)
@@ -77,8 +80,11 @@ def _reported(figure: dict) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path, nargs="+", help="result record(s) of `graphkit run`")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds that the leaderboard asks for")
+    parser.add_argument("--metric", help="metric that the leaderboard ranks by; what chose the epoch if not given")
+    options = parser.parse_args()
     try:
-        blocks = [summary(Record.load(path)) for path in parser.parse_args().record]
+        blocks = [summary(Record.load(path), options.seeds, options.metric) for path in options.record]
     except (OSError, ValueError) as error:
         print(f"summary.py: error: {error}", file=sys.stderr)
         return 2

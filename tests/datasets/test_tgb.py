@@ -20,7 +20,7 @@ FILES = {
         "0,1,36.0,1,3.0,0.0",
     ],
     "tgbl-review": ["ts,src,dst,rating", "5,7,007,4.0", "6,b,7,0", "9,7,b,5.0"],
-    "tgbl-coin": ["time,src,dst,weight", "1648811421,0x27,0x84,800.0", "1648811421,0x84,0x27,0", "1648811430,0xA,2,1e30"],
+    "tgbl-coin": ["ts,src,dst,amount", "1648811421,0x27,0x84,800.0", "1648811421,0x84,0x27,0", "1648811430,0,0x8,1e30"],
     "tgbl-comment": ["ts,src,dst,num_words,score", "100,u1,u2,2500,-3", "101,u2,u3,5,0", "101,NA,u1,7000,12"],
     "tgbl-flight": [
         "timestamp,src,dst,callsign,typecode",
