@@ -22,7 +22,7 @@ INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"
 needs_triton = pytest.mark.skipif(not (CUDA or INTERPRETER), reason="needs a CUDA device (or TRITON_INTERPRET=1)")
 DOUBLE = torch.float64
 NODES, WIDTH = 20, 3
-ONE_HOP, TWO_HOPS = [0, 1, 6], [0, 1, 5, 8]
+ONE_HOP, TWO_HOPS, NESTED = [0, 1, 6], [0, 1, 5, 8], [0, 1, 13, 17]
 Cache = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -152,8 +152,10 @@ def brute_codes(key: Tensor, bounds: list[int], u: int, v: int, node: list[int])
     return code
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([ONE_HOP, TWO_HOPS]), st.sampled_from([0.1, 0.7, 1.0]), st.booleans())
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6), st.sampled_from([ONE_HOP, TWO_HOPS, NESTED]), st.sampled_from([0.1, 0.7, 1.0]), st.booleans()
+)
 def test_codes_are_those_of_sets(seed: int, bounds: list[int], share: float, named: bool) -> None:
     key = filled(bounds, seed, share)
     u, v = torch.randint(0, NODES, (2, 15), generator=torch.Generator().manual_seed(seed))
@@ -175,7 +177,7 @@ def test_codes_are_those_of_sets(seed: int, bounds: list[int], share: float, nam
 
 
 @needs_triton
-@pytest.mark.parametrize("bounds", [ONE_HOP, TWO_HOPS], ids=str)
+@pytest.mark.parametrize("bounds", [ONE_HOP, TWO_HOPS, NESTED], ids=str)
 @pytest.mark.parametrize("named", [False, True])
 def test_triton_histogram(bounds: list[int], named: bool) -> None:
     from graphkit.ops.cuda import neighborhood_cache as cuda
@@ -190,7 +192,7 @@ def test_triton_histogram(bounds: list[int], named: bool) -> None:
     assert torch.equal(got.cpu(), want)
 
 
-@pytest.mark.parametrize("bounds", [ONE_HOP, TWO_HOPS], ids=str)
+@pytest.mark.parametrize("bounds", [ONE_HOP, TWO_HOPS, NESTED], ids=str)
 def test_attention(bounds: list[int]) -> None:
     torch.manual_seed(0)
     key, (u, v), length = filled(bounds), torch.randint(0, NODES, (2, 6)), bounds[-1]

@@ -98,7 +98,7 @@ class NeighborhoodCache(StreamingModule):
 
     def fetch(self, n_id: Tensor, hop: int | None = None) -> CacheEntries:
         """Copies of what the caches of nodes ``n_id`` ``[n]`` hold: of one hop, or of all hops side by side."""
-        return CacheEntries(*(part.index_select(0, n_id) for part in self._columns(hop)))
+        return CacheEntries(*(part.index_select(0, n_id) for part in self.columns(hop)))
 
     def insert(
         self,
@@ -122,7 +122,7 @@ class NeighborhoodCache(StreamingModule):
                 key -1 is no offer.
             source: ``[R]`` which row of these each owner is offered; None: row by row.
         """
-        columns = self._columns(hop)
+        columns = self.columns(hop)
         if key.dim() == 1:
             key, e_id, t, rep = (part.unsqueeze(1) for part in (key, e_id, t, rep))
         rows = owner.numel()
@@ -152,13 +152,14 @@ class NeighborhoodCache(StreamingModule):
         check_pairs(torch.stack([src, dst]), self.num_nodes, "src and dst", wait=False)
         return ops.joint_histogram(self.key, self.bounds, src, dst)
 
-    def _columns(self, hop: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def columns(self, hop: int | None = None) -> CacheEntries:
+        """Views of what all nodes hold, of one hop, or of all hops side by side."""
         if hop is None:
-            return self.key, self.e_id, self.t, self.rep
+            return CacheEntries(self.key, self.e_id, self.t, self.rep)
         if not 0 <= hop <= len(self.sizes):
             raise IndexError(f"hop must be in [0, {len(self.sizes)}] (got {hop})")
         inside = slice(self.bounds[hop], self.bounds[hop + 1])
-        return self.key[:, inside], self.e_id[:, inside], self.t[:, inside], self.rep[:, inside]
+        return CacheEntries(*(part[:, inside] for part in (self.key, self.e_id, self.t, self.rep)))
 
     def extra_repr(self) -> str:
         return f"{self.num_nodes}, sizes={self.sizes}, rep_dim={self.rep_dim}, replace_prob={self.replace_prob}"

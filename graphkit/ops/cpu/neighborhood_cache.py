@@ -33,39 +33,38 @@ def slot(key, size):  # pragma: no cover - compiled
 
 
 @kernel
-def _choose(start, stop, held, owner, source, offered, alpha, stream, draw, winner):  # pragma: no cover - compiled
-    """Which offer each slot of a row's owner takes, or -1. Backwards: most need not be looked at."""
+def _choose(start, stop, held, owner, source, offered, alpha, stream, draw, target):  # pragma: no cover - compiled
+    """The slot that takes each offer, or -1. Backwards, as the last offer wins: most need not be looked at."""
     size, count = held.shape[1], offered.shape[1]
+    taken = np.full(size, -1)
     for r in range(start, stop):
         own, row = owner[r], source[r] if len(source) else r
-        winner[r] = -1
         for j in range(count - 1, -1, -1):
             key = offered[row, j]
-            if key < 0:
-                continue
             m = slot(key, size)
-            if winner[r, m] >= 0:
-                continue
-            old = held[own, m]
-            if old < 0 or old == key or uniform(stream, draw + r * count + j) < alpha:
-                winner[r, m] = j
+            target[r, j] = -1
+            if key >= 0 and taken[m] != r:
+                old = held[own, m]
+                if old < 0 or old == key or uniform(stream, draw + r * count + j) < alpha:
+                    target[r, j] = m
+                    taken[m] = r
 
 
 @kernel
 def _write(
-    start, stop, parts, key, e_id, t, rep, owner, source, o_key, o_e_id, o_t, o_rep, winner
+    start, stop, parts, key, e_id, t, rep, owner, source, o_key, o_e_id, o_t, o_rep, target
 ):  # pragma: no cover - compiled
     """Each part writes to owners of its own, in the order of the rows: a later row wins."""
-    size, width = winner.shape[1], rep.shape[2]
+    count, width = target.shape[1], rep.shape[2]
     for part in range(start, stop):
         for r in range(len(owner)):
             own = owner[r]
-            if own % parts != part:
+            if parts > 1 and own % parts != part:
                 continue
             row = source[r] if len(source) else r
-            for m in range(size):
-                j = winner[r, m]
-                if j >= 0:
+            for j in range(count):
+                m = target[r, j]
+                if m >= 0:
                     key[own, m] = o_key[row, j]
                     e_id[own, m] = o_e_id[row, j]
                     t[own, m] = o_t[row, j]
@@ -86,11 +85,11 @@ def insert(
     held = [part.detach().numpy() for part in cache]
     offered = [part.detach().numpy() for part in offer]
     to, frm = array(owner), _NONE if source is None else array(source)
-    winner = np.empty((len(to), held[0].shape[1]), np.int32)
-    count = max(offered[0].shape[1], 1)
-    run(_choose, len(to), held[0], to, frm, offered[0], alpha, stream, draw, winner, grain=max(32768 // count, 1))
-    parts = 1 if len(to) * count < 65536 else 4 * torch.get_num_threads()
-    run(_write, parts, parts, *held, to, frm, *offered, winner, grain=1)
+    rows, count = len(to), offered[0].shape[1]
+    target = np.empty((rows, count), np.int32)
+    run(_choose, rows, held[0], to, frm, offered[0], alpha, stream, draw, target, grain=max(32768 // count, 1))
+    parts = 1 if rows * count < 65536 else 4 * torch.get_num_threads()
+    run(_write, parts, parts, *held, to, frm, *offered, target, grain=1)
 
 
 # Joins ----------------------------------------------------------------------------------------------------------------
@@ -144,28 +143,81 @@ def _joint_codes(start, stop, key, bounds, u, v, node, out):  # pragma: no cover
 
 @kernel
 def _joint_histogram(start, stop, key, bounds, u, v, node, out):  # pragma: no cover - compiled
-    """Counts of the codes of the distinct keys. An entry counts if no earlier hop of the pair holds its key."""
-    hops = len(bounds) - 1
+    """Counts of the codes of the distinct keys."""
+    places = 2 * key.shape[1]
+    code, first = np.empty(places, np.int64), np.empty(places, np.int64)
     for p in range(start, stop):
         a, b = u[p], v[p]
-        node_a, node_b = node[a] if len(node) else a, node[b] if len(node) else b
+        _codes(key, bounds, a, b, node[a] if len(node) else a, node[b] if len(node) else b, code, first)
         out[p] = 0
+        for i in range(places):
+            if code[i] and first[i] == i:
+                out[p, code[i]] += 1
+
+
+@kernel
+def _nested_codes(key, near, far, me, you, me_node, you_node, mine, yours, code, wide):  # pragma: no cover - compiled
+    """Codes of the entries of row ``me`` at hops 1 and 2, 0 where an earlier hop of the pair holds the key.
+
+    ``mine`` and ``yours`` are the bits of hop 0. Where ``far`` divides ``near`` the slots of hop 1 that share a
+    slot of hop 2 lie side by side, so that keys are compared in place, without a hash. ``wide`` ``[2, near]`` is scratch.
+    """
+    group, second = near // far, 1 + near
+    for s in range(far):
+        for j in range(s * group, s * group + group):
+            wide[0, j], wide[1, j] = key[me, second + s], key[you, second + s]
+    mine1, yours1, mine2, yours2 = mine << 1, yours << 1, mine << 2, yours << 2
+    for i in range(near):
+        a = key[me, 1 + i]
+        bits = mine1 | mine * np.int64(a == me_node) | yours * np.int64(a == you_node)
+        bits |= yours1 * np.int64(a == key[you, 1 + i])
+        bits |= mine2 * np.int64(a == wide[0, i]) | yours2 * np.int64(a == wide[1, i])
+        code[i] = bits if (a >= 0) & (bits & (mine1 - 1) == 0) else 0
+    for i in range(near):
+        a = wide[0, i]
+        wide[1, i] = mine1 * np.int64(a == key[me, 1 + i]) | yours1 * np.int64(a == key[you, 1 + i])
+    for s in range(far):
+        a = key[me, second + s]
+        bits = mine2 | mine * np.int64(a == me_node) | yours * np.int64(a == you_node)
+        bits |= yours2 * np.int64(a == key[you, second + s])
+        for j in range(s * group, s * group + group):
+            bits |= wide[1, j]
+        code[near + s] = bits if (a >= 0) & (bits & (mine2 - 1) == 0) else 0
+
+
+@kernel
+def _nested_histogram(start, stop, key, bounds, u, v, node, out):  # pragma: no cover - compiled
+    """The same for two hops whose slots nest. Keys that one hop alone holds, the most, are counted in registers."""
+    near, far = bounds[2] - bounds[1], bounds[3] - bounds[2]
+    code, wide = np.empty(near + far, np.int64), np.empty((2, near), np.int64)
+    for p in range(start, stop):
+        for i in range(64):
+            out[p, i] = 0
         for side in range(2):
-            own = a if side == 0 else b
-            for hop in range(hops):
-                # Bits of the places before this one.
-                earlier = (1 << (3 * side + hop)) - 1
-                for i in range(bounds[hop], bounds[hop + 1]):
-                    wanted = (node_a if side == 0 else node_b) if i == 0 else key[own, i]
-                    if wanted < 0:
-                        continue
-                    high = ((wanted * GAMMA) >> 32) & _MASK32
-                    bits = np.int64(wanted == node_a) | np.int64(wanted == node_b) << 3
-                    for other in range(1, hops):
-                        m = bounds[other] + ((high * (bounds[other + 1] - bounds[other])) >> 32)
-                        bits |= (np.int64(key[a, m] == wanted) | np.int64(key[b, m] == wanted) << 3) << other
-                    if bits & earlier == 0:
-                        out[p, bits] += 1
+            me, you = (u[p], v[p]) if side == 0 else (v[p], u[p])
+            me_node, you_node = (node[me], node[you]) if len(node) else (me, you)
+            mine, yours = np.int64(1) << (3 * side), np.int64(8) >> (3 * side)
+            _nested_codes(key, near, far, me, you, me_node, you_node, mine, yours, code, wide)
+            alone1, alone2 = 0, 0
+            for i in range(near):
+                alone1 += np.int64(code[i] == mine << 1)
+            for i in range(near, near + far):
+                alone2 += np.int64(code[i] == mine << 2)
+            out[p, mine << 1] += alone1
+            out[p, mine << 2] += alone2
+            for i in range(near + far):
+                # Neither 0 nor one bit alone.
+                if code[i] & (code[i] - 1):
+                    out[p, code[i]] += 1
+            # Hop 0 of this node, unless it is the other one's as well.
+            bits, at1 = mine | yours * np.int64(me_node == you_node), 1 + slot(me_node, near)
+            at2 = 1 + near + slot(me_node, far)
+            bits |= (mine << 1) * np.int64(key[me, at1] == me_node) | (mine << 2) * np.int64(key[me, at2] == me_node)
+            bits |= (yours << 1) * np.int64(key[you, at1] == me_node) | (yours << 2) * np.int64(
+                key[you, at2] == me_node
+            )
+            if side == 0 or bits & 7 == 0:
+                out[p, bits] += 1
 
 
 def _pairs(key: Tensor, bounds: list[int], u: Tensor, v: Tensor, node: Tensor | None) -> tuple[np.ndarray, ...]:
@@ -180,7 +232,8 @@ def joint_codes(key: Tensor, bounds: list[int], u: Tensor, v: Tensor, node: Tens
 
 def joint_histogram(key: Tensor, bounds: list[int], u: Tensor, v: Tensor, node: Tensor | None) -> Tensor:
     out = np.empty((u.numel(), 64), np.float32)
-    run(_joint_histogram, len(out), *_pairs(key, bounds, u, v, node), out, grain=128)
+    nested = len(bounds) == 4 and (bounds[2] - bounds[1]) % (bounds[3] - bounds[2]) == 0
+    run(_nested_histogram if nested else _joint_histogram, len(out), *_pairs(key, bounds, u, v, node), out, grain=128)
     return torch.from_numpy(out)
 
 
