@@ -160,7 +160,7 @@ def _nested_codes(key, near, far, me, you, me_node, you_node, mine, yours, code,
     """Codes of the entries of row ``me`` at hops 1 and 2, 0 where an earlier hop of the pair holds the key.
 
     ``mine`` and ``yours`` are the bits of hop 0. Where ``far`` divides ``near`` the slots of hop 1 that share a
-    slot of hop 2 lie side by side, so that keys are compared in place, without a hash. ``wide`` ``[2, near]`` is scratch.
+    slot of hop 2 lie side by side, so that keys are compared in place, without a hash. ``wide`` is scratch.
     """
     group, second = near // far, 1 + near
     for s in range(far):
