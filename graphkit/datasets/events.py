@@ -100,7 +100,11 @@ class EventStream:
 
     def _columns(self) -> dict[str, Tensor]:
         """The columns that are there."""
-        return {name: getattr(self, name) for name in _COLUMNS if getattr(self, name) is not None}
+        return {
+            name: getattr(self, name)
+            for name in _COLUMNS
+            if name in ("src", "dst", "t") or getattr(self, name) is not None
+        }
 
     def _check_values(self, names: Sequence[str]) -> None:
         """Look at every value, in pieces, and name the first bad event."""
