@@ -188,11 +188,12 @@ class TGNMemory(StreamingModule):
             return MemoryReading(memory, t, old, computed, t - before, has)
         some = (n_id[row], old[row], before[row], raw[row], t[row])
         computed, memory = self._fold(*some)
+        folded = old.index_copy(0, row, memory)
         return MemoryReading(
-            old.index_copy(0, row, memory),
+            folded,
             before.index_copy(0, row, some[4]),
             old,
-            computed if computed is memory else old.index_copy(0, row, computed),
+            folded if computed is memory else old.index_copy(0, row, computed),
             torch.zeros_like(before).index_copy_(0, row, some[4] - some[2]),
             has,
         )

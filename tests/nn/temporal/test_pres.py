@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from graphkit.nn.temporal.memory_dgnn import MemoryDGNN
 from graphkit.nn.temporal.pres import PredictCorrectFilter, memory_coherence_loss
 
 NODES, DIM = 6, 3
@@ -254,13 +255,13 @@ def test_coherence_loss() -> None:
     old[2] = 0
     new = torch.randn(7, DIM, dtype=torch.float64, requires_grad=True)
     kept = [i for i in range(7) if i != 2]
-    turned = [1 - float(new[i] @ old[i]) / float(new[i].norm() * old[i].norm()) for i in range(7) if i in kept]
-    assert float(memory_coherence_loss(new, old)) == pytest.approx(np.mean(turned))
+    turned = [1 - (new[i] @ old[i]).item() / (new[i].norm() * old[i].norm()).item() for i in range(7) if i in kept]
+    assert memory_coherence_loss(new, old).item() == pytest.approx(np.mean(turned))
     weight = torch.tensor([1.0, 2, 5, 0, 0.5, 1, 0])
-    assert float(memory_coherence_loss(new, old, weight)) == pytest.approx(
+    assert memory_coherence_loss(new, old, weight).item() == pytest.approx(
         np.average(turned, weights=weight[kept].numpy())
     )
-    assert float(memory_coherence_loss(new, old, weight > 0)) == pytest.approx(
+    assert memory_coherence_loss(new, old, weight > 0).item() == pytest.approx(
         np.average(turned, weights=(weight[kept] > 0).numpy())
     )
     old.requires_grad_()
@@ -328,3 +329,50 @@ def test_bad_batches() -> None:
         memory_coherence_loss(s, s[:1])
     with pytest.raises(ValueError, match=r"weight must have shape \[2\]"):
         memory_coherence_loss(s, s, torch.ones(3))
+
+
+def train(kind: str, pres: PredictCorrectFilter | None, beta: float) -> list[Tensor]:
+    """Scores, losses and gradients of a few steps of a whole model, then its parameters."""
+    torch.manual_seed(0)
+    nodes, events, batch = 12, 120, 20
+    src, dst = torch.randint(nodes, (2, events))
+    t, neg = torch.randint(500, (events,)).sort().values, torch.randint(nodes, (events, 1))
+    msg = torch.randn(events, 2)
+    model = MemoryDGNN(nodes, 2, kind, DIM * 2, DIM * 2, DIM * 2, pres=pres, beta=beta)
+    # What the filter adds must not shift the other weights.
+    own = [p for name, p in model.named_parameters() if not name.endswith("gamma_logit")]
+    torch.manual_seed(1)
+    for parameter in own:
+        nn.init.normal_(parameter, std=0.3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model.eval()  # no dropout
+    out = []
+    for e_id in torch.arange(events).split(batch):
+        candidates = torch.cat([dst[e_id, None], neg[e_id]], 1)
+        score = model(src[e_id], candidates, t[e_id], msg)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor([[1.0, 0]]).expand_as(score))
+        extra = model.auxiliary_loss()
+        loss = loss if extra is None else loss + extra
+        model.update_state(src[e_id], dst[e_id], t[e_id], e_id, msg)
+        optimizer.zero_grad()
+        loss.backward()
+        gamma = None if pres is None or pres.gamma_logit is None else pres.gamma_logit.grad
+        out += [score.detach(), loss.detach(), *(p.grad.clone() for p in own if p.grad is not None)]
+        optimizer.step()
+    return [*out, *own, torch.zeros(()) if gamma is None else gamma]
+
+
+@pytest.mark.parametrize("kind", ["tgn", "jodie", "dyrep", "apan"])
+def test_whole_models(kind: str) -> None:
+    """gamma = 1 and beta = 0 is the plain model bit for bit; a learned gamma changes it and has a gradient."""
+    plain = train(kind, None, 0.1)
+    same = train(kind, PredictCorrectFilter(12, 2 * DIM, gamma=1.0), beta=0.0)
+    assert len(plain) == len(same)
+    assert all(torch.equal(a, b) for a, b in zip(plain, same, strict=True))
+    pres = PredictCorrectFilter(12, 2 * DIM)
+    learned = train(kind, pres, beta=0.0)
+    assert int(pres.count.sum()) > 0
+    assert float(learned[-1]) != 0
+    assert not all(torch.equal(a, b) for a, b in zip(plain, learned, strict=True))
+    coherent = train(kind, PredictCorrectFilter(12, 2 * DIM, gamma=1.0), beta=0.5)
+    assert not all(torch.equal(a, b) for a, b in zip(plain, coherent, strict=True))
