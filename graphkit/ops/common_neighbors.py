@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from graphkit.ops.cpu import common_neighbors as cpu
 from graphkit.ops.csr import counts_to_ptr, ptr_to_index
 from graphkit.ops.cuda import has_triton
 from graphkit.ops.neighbors import NeighborIndex
 from graphkit.ops.spmm import _spmm_transposed, spmm_reference
-from graphkit.utils.checks import check_pairs
+from graphkit.utils.checks import check_pair_shape, check_pairs
 
 
 class NodeLists(NamedTuple):
@@ -78,12 +79,20 @@ def common_neighbors(
     """
     if max_neighbors is not None and max_neighbors < 1:
         raise ValueError(f"max_neighbors must be None or >= 1 (got {max_neighbors})")
-    src, dst = check_pairs(edge_label_index, index.num_nodes, wait=False).long()
+    src, dst = _pairs(index, edge_label_index)
     second = _second(index, other)
     lists = _intersect(index, second, src, dst, return_residual)
     if not return_residual:
         return CommonNeighbors(lists[0])
     return CommonNeighbors(lists[0], *(subsample(part, max_neighbors) for part in lists[1:]))
+
+
+def _pairs(index: NeighborIndex, edge_label_index: Tensor) -> tuple[Tensor, ...]:
+    """Both ends of the pairs. Triton's kernels assert the ids themselves, which spares a GPU six small launches."""
+    # In this order: a compiler, which skips the ids anyway, cannot trace the question after Triton.
+    if not torch.compiler.is_compiling() and index.col.is_cuda and has_triton():
+        return check_pair_shape(edge_label_index).long().unbind()
+    return check_pairs(edge_label_index, index.num_nodes, wait=False).long().unbind()
 
 
 def _second(index: NeighborIndex, other: NeighborIndex | None) -> NeighborIndex:
@@ -169,11 +178,12 @@ def common_neighbor_sum(
         >>> common_neighbor_sum(index, torch.tensor([[0], [1]]), torch.eye(3))
         tensor([[0., 0., 1.]])
     """
-    pairs = check_pairs(edge_label_index, index.num_nodes, wait=False).long()
+    src, dst = _pairs(index, edge_label_index)
     if x.dim() != 2 or x.size(0) != index.num_nodes:
         raise ValueError(f"x must have shape [num_nodes={index.num_nodes}, F] (got {list(x.shape)})")
     second = _second(index, other)
-    return _sum(index.rowptr, index.col, second.rowptr, second.col, pairs[0], pairs[1], x)
+    sums = _DirectSum.apply if _direct(x) else _sum
+    return sums(index.rowptr, index.col, second.rowptr, second.col, src, dst, x)
 
 
 def common_neighbor_sum_reference(index: NeighborIndex, edge_label_index: Tensor, x: Tensor) -> Tensor:
@@ -252,3 +262,37 @@ def _backward(ctx, grad: Tensor):
 
 
 _sum.register_autograd(_backward, setup_context=_setup)
+
+
+def _direct(x: Tensor) -> bool:
+    """Whether the kernels may be launched without PyTorch's dispatcher, which takes longer than a batch's sums.
+
+    Compilers and tracers need the registered operator.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and x.is_cuda
+        and has_triton()
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch._C._len_torch_dispatch_stack()
+    )
+
+
+class _DirectSum(torch.autograd.Function):
+    """``_sum`` on a GPU with its gradient."""
+
+    @staticmethod
+    def forward(ctx, rowptr, col, other_rowptr, other_col, src, dst, x):
+        from graphkit.ops.cuda import common_neighbors as cuda
+
+        _setup(ctx, (rowptr, col, other_rowptr, other_col, src, dst, x), None)
+        return cuda.common_neighbor_sum(rowptr, col, other_rowptr, other_col, src, dst, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        from graphkit.ops.cuda import common_neighbors as cuda
+
+        rowptr, col, other_rowptr, other_col, src, dst = ctx.saved_tensors
+        graph = (rowptr, col, other_rowptr, other_col)
+        return *(None,) * 6, cuda.common_neighbor_sum_backward(*graph, src, dst, grad, ctx.num_nodes)

@@ -13,6 +13,22 @@ from torch import Tensor
 INDEX_DTYPES = (torch.int64, torch.int32)
 
 
+def check_pair_shape(pairs: Tensor, name: str = "edge_label_index") -> Tensor:
+    """Return ``pairs`` if it is an integer tensor ``[2, B]``, whatever the ids.
+
+    Raises:
+        TypeError: not a tensor, or not int64/int32.
+        ValueError: wrong shape.
+    """
+    if not isinstance(pairs, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of node ids (got {type(pairs).__name__})")
+    if pairs.dim() != 2 or pairs.size(0) != 2:
+        raise ValueError(f"{name} must have shape [2, num_pairs] (got {list(pairs.shape)})")
+    if pairs.dtype not in INDEX_DTYPES:
+        raise TypeError(f"{name} must be int64 or int32 (got {pairs.dtype}); convert with .long()")
+    return pairs
+
+
 def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index", wait: bool = True) -> Tensor:
     """Return ``pairs`` if it is an integer tensor ``[2, B]`` with ids in ``[0, num_nodes)``.
 
@@ -24,12 +40,7 @@ def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index", w
         ValueError: wrong shape.
         IndexError: an id outside the graph; the message names the first one.
     """
-    if not isinstance(pairs, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor of node ids (got {type(pairs).__name__})")
-    if pairs.dim() != 2 or pairs.size(0) != 2:
-        raise ValueError(f"{name} must have shape [2, num_pairs] (got {list(pairs.shape)})")
-    if pairs.dtype not in INDEX_DTYPES:
-        raise TypeError(f"{name} must be int64 or int32 (got {pairs.dtype}); convert with .long()")
+    check_pair_shape(pairs, name)
     # A compiled graph cannot stop on the values of a tensor.
     if pairs.numel() and not torch.compiler.is_compiling():
         if pairs.is_cuda:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable
@@ -232,7 +233,7 @@ def main() -> None:
     if options.out:
         record = {
             "name": "gpu_kernels",
-            "command": "python scripts/bench/gpu_kernels.py",
+            "command": shlex.join(["python", *sys.argv]),
             "versions": {"torch": torch.__version__, "cuda": torch.version.cuda},
             "hardware": f"{torch.cuda.get_device_name()}, copies {rate:.0f} GB/s",
             "rows": rows,

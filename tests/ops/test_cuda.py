@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from graphkit.ops import NeighborIndex, common_neighbor_count, common_neighbor_sum, common_neighbors, spmm, to_csr
+from graphkit.ops.common_neighbors import _sum
 from graphkit.ops.cpu import common_neighbors as cpu
 from graphkit.ops.csr import ptr_to_index
 from graphkit.ops.spmm import spmm_reference
@@ -179,6 +182,49 @@ def test_gradients_through_dispatch() -> None:
     pairs = make_pairs(20, 15).to(DEVICE)
     x = torch.randn(20, 3, dtype=DOUBLE, device=DEVICE, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a: common_neighbor_sum(index, pairs, a), x, nondet_tol=1e-12)
+
+
+@needs_cuda
+@pytest.mark.parametrize(("nodes", "edges", "number", "width"), [(60, 400, 50, 8), (200, 6000, 1100, 16)])
+def test_direct_calls_are_the_registered_operator(nodes: int, edges: int, number: int, width: int) -> None:
+    index, pairs = graph(nodes, edges).to(DEVICE), make_pairs(nodes, number).to(DEVICE)
+    x = torch.randn(nodes, width, device=DEVICE, requires_grad=True)
+    got, want = common_neighbor_sum(index, pairs, x), _sum(*lists(index, index, pairs), x)
+    assert torch.equal(got, want)
+    assert not common_neighbor_sum(index, pairs, x.detach()).requires_grad
+    gradients = [torch.autograd.grad((out**2).sum(), x)[0] for out in (got, want)]
+    assert_close(gradients[0], gradients[1].double().cpu(), SINGLE)
+
+
+BAD_PAIR = """
+import torch
+from graphkit.ops import NeighborIndex, common_neighbor_sum, common_neighbors
+index = NeighborIndex(torch.randint(0, 200, (2, {edges}), device="cuda"), 200)
+pairs = torch.randint(0, 200, (2, 2000), device="cuda")
+pairs[{end}, 1234] = {bad}
+x = torch.randn(200, 16, device="cuda")
+{call}
+torch.cuda.synchronize()
+"""
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    ("edges", "call"),
+    [
+        (400, "common_neighbor_sum(index, pairs, x)"),  # one pair after the other
+        (12_000, "common_neighbor_sum(index, pairs, x)"),  # matrix products
+        (400, "common_neighbors(index, pairs, return_residual=True)"),
+    ],
+)
+@pytest.mark.parametrize(("end", "bad"), [(0, 200), (1, -1)])
+def test_bad_ids_are_device_assertions(edges: int, call: str, end: int, bad: int) -> None:
+    """In a process of its own, which cannot use the GPU any more after that."""
+    code = BAD_PAIR.format(edges=edges, call=call, end=end, bad=bad)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode != 0
+    assert "edge_label_index holds a node id outside the graph" in run.stdout + run.stderr
+    assert "device-side assert" in run.stderr
 
 
 @needs_cuda

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphkit.utils.checks import check_choice, check_features, check_int, check_pairs, check_range, nearest
+from graphkit.utils.checks import (
+    check_choice,
+    check_features,
+    check_int,
+    check_pair_shape,
+    check_pairs,
+    check_range,
+    nearest,
+)
 from graphkit.utils.extras import require
 
 
@@ -37,6 +45,11 @@ def test_pairs_in_range_come_back(dtype):
 def test_pairs_refused(pairs, error, message):
     with pytest.raises(error, match=message):
         check_pairs(pairs, 5, "pairs")
+    if error is IndexError:
+        assert check_pair_shape(pairs, "pairs") is pairs
+    else:
+        with pytest.raises(error, match=message):
+            check_pair_shape(pairs, "pairs")
 
 
 @given(st.lists(st.tuples(st.integers(-3, 12), st.integers(-3, 12)), max_size=8), st.integers(0, 10))

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from graphkit.ops.cuda.launch import inside_graph, on_device
+
 _MAX_NODES = 1 << 14
 _DENSITY = 1 / 24  # share of the possible edges from which products are cheaper than gathering
 _BLOCK_N = 64  # the bit rows are padded to whole blocks, so that no load of bits is masked in that direction
@@ -48,21 +50,23 @@ def _adjacency_kernel(rowptr, col, bits, words, BLOCK_E: tl.constexpr):
         tl.atomic_or(bits + row * words + node // 32, bit, mask=entry < stop, sem="relaxed")
 
 
-@triton.jit
-def _common_kernel(bits1, bits2, src, dst, common, words, BLOCK_W: tl.constexpr):
+@triton.jit(debug=True, do_not_specialize=["num_nodes"])
+def _common_kernel(bits1, bits2, src, dst, common, num_nodes, words, BLOCK_W: tl.constexpr):
     """AND of the two rows of a pair, without the bits of its own two nodes."""
     pair = tl.program_id(0)
-    i = tl.load(src + pair).to(tl.int32)
-    j = tl.load(dst + pair).to(tl.int32)
+    i = tl.load(src + pair)
+    j = tl.load(dst + pair)
+    valid = inside_graph(i, j, num_nodes, pair >= 0)
+    i, j = i.to(tl.int32), j.to(tl.int32)
     one = tl.full([BLOCK_W], 1, tl.int32)
     for first in range(0, words, BLOCK_W):
         word = first + tl.arange(0, BLOCK_W)
-        inside = word < words
+        inside = valid & (word < words)
         both = tl.load(bits1 + i * words + word, mask=inside, other=0)
         both &= tl.load(bits2 + j * words + word, mask=inside, other=0)
         both &= ~tl.where(word == i // 32, one << (i % 32), 0)
         both &= ~tl.where(word == j // 32, one << (j % 32), 0)
-        tl.store(common + pair.to(tl.int64) * words + word, both, mask=inside)
+        tl.store(common + pair.to(tl.int64) * words + word, both, mask=word < words)
 
 
 @triton.jit
@@ -169,12 +173,15 @@ def _adjacency(rowptr: Tensor, col: Tensor, words: int) -> Tensor:
 def _common(graph: tuple[Tensor, ...]) -> Tensor:
     """``[B, words]`` int32: the common neighbours of every pair as bits."""
     rowptr1, col1, rowptr2, col2, src, dst = graph
-    words = triton.cdiv(rowptr1.numel() - 1, _BLOCK_N) * (_BLOCK_N // 32)
+    nodes = rowptr1.numel() - 1
+    words = triton.cdiv(nodes, _BLOCK_N) * (_BLOCK_N // 32)
     first = _adjacency(rowptr1, col1, words)
     same = col1.data_ptr() == col2.data_ptr() and rowptr1.data_ptr() == rowptr2.data_ptr()
     second = first if same else _adjacency(rowptr2, col2, words)
     common = first.new_empty(src.numel(), words)
-    _common_kernel[(src.numel(),)](first, second, src, dst, common, words, BLOCK_W=128, num_warps=1)
+    _common_kernel[(src.numel(),)](
+        first, second, src, dst, common, nodes, words, BLOCK_W=128, num_warps=1, sanitize_overflow=False
+    )
     return common
 
 
@@ -196,7 +203,7 @@ def common_neighbor_sum(graph: tuple[Tensor, ...], x: Tensor) -> Tensor:
     """For ``graph`` = both graphs' (rowptr, col), src, dst."""
     pairs, width = graph[4].numel(), x.size(1)
     out = x.new_empty(pairs, width)
-    with torch.cuda.device_of(x):
+    with on_device(x):
         common = _common(graph)
         parts, number = _parts(x)
         shape = {**_SHAPE, "BLOCK_F": _feature_block(width), "PARTS": number}
@@ -210,7 +217,7 @@ def common_neighbor_sum_backward(graph: tuple[Tensor, ...], grad: Tensor) -> Ten
     """The same from ``grad [B, F]`` to ``[N, F]``; every program's sum is stored apart, so no order is left open."""
     pairs, width = grad.shape
     nodes = graph[0].numel() - 1
-    with torch.cuda.device_of(grad):
+    with on_device(grad):
         common = _common(graph)
         parts, number = _parts(grad)
         partial = grad.new_empty(_SPLITS, nodes, width, dtype=torch.float32)

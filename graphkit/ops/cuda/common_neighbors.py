@@ -1,9 +1,10 @@
 """Intersections of sorted neighbour lists on a GPU, fused with the sum of the features they select.
 
-One program takes one pair: blocks of the shorter list are looked up in the longer one by binary search, all lanes in
-step, and only the rows of ``x`` that were found are read; nothing of the size of the lists is stored. Pairs whose
-shorter list is long would keep a small program busy after all others are done, so they go into a queue on the device
-for a second kernel with larger programs. Dense graphs take the matrix products of ``bitmap.py`` instead.
+Every node of a pair's shorter list is looked up in the longer one by binary search, all lanes in step, and only the
+rows of ``x`` that were found are read; nothing of the size of the lists is stored. A search waits for memory at every
+step, so a program takes a block of pairs at once. A pair whose shorter list is long would hold up its block: other
+programs of the same launch, which start first, pick such pairs out and take them one by one. Dense graphs take the
+matrix products of ``bitmap.py`` instead.
 """
 
 from __future__ import annotations
@@ -15,97 +16,55 @@ from torch import Tensor
 
 from graphkit.ops.csr import counts_to_ptr
 from graphkit.ops.cuda import bitmap
-from graphkit.ops.cuda.launch import accumulator, feature_block, programs, warps, wide
+from graphkit.ops.cuda.launch import accumulator, feature_block, inside_graph, on_device, warps, wide
 from graphkit.ops.cuda.spmm import spmm_transposed
 
 _LONG = 64  # a pair whose shorter list has more entries, and four times the mean, is a long one
-_BLOCK = 32  # candidates that a short pair looks up at a time
+# Pairs that a program looks through for long ones; pairs it takes at once, or shares of one long pair; candidates of each.
+_SHAPE = {"SCAN": 64, "ROWS": 8, "SHORT_E": 16, "LONG_E": 32}
+_WARPS = 2
 _SPLIT = {"BLOCK_E": 128, "num_warps": 2}
+# Sizes that change from batch to batch, for which no new kernel is wanted.
+_VARYING = ["num_pairs", "num_nodes", "limit", "long_programs"]
 
 
 @triton.jit
-def _pair(rowptr1, col1, rowptr2, col2, src, dst, b):
-    """Both ends and both lists (where, how long) of pair ``b``."""
-    i = tl.load(src + b)
-    j = tl.load(dst + b)
-    start1 = tl.load(rowptr1 + i)
-    start2 = tl.load(rowptr2 + j)
-    size1 = (tl.load(rowptr1 + i + 1) - start1).to(tl.int32)
-    size2 = (tl.load(rowptr2 + j + 1) - start2).to(tl.int32)
+def _pairs(rowptr1, col1, rowptr2, col2, src, dst, b, valid, num_nodes):
+    """Both ends and both lists (where, how long) of the pairs ``b``; empty lists where not ``valid``."""
+    i = tl.load(src + b, mask=valid, other=0)
+    j = tl.load(dst + b, mask=valid, other=0)
+    valid = inside_graph(i, j, num_nodes, valid)
+    start1 = tl.load(rowptr1 + i, mask=valid, other=0)
+    start2 = tl.load(rowptr2 + j, mask=valid, other=0)
+    size1 = (tl.load(rowptr1 + i + 1, mask=valid, other=0) - start1).to(tl.int32)
+    size2 = (tl.load(rowptr2 + j + 1, mask=valid, other=0) - start2).to(tl.int32)
     return i, j, col1 + start1, size1, col2 + start2, size2
 
 
 @triton.jit
 def _shorter_first(list1, size1, list2, size2):
-    if size1 <= size2:
-        short, long = list1, list2
-    else:
-        short, long = list2, list1
+    first = size1 <= size2
+    short, long = tl.where(first, list1, list2), tl.where(first, list2, list1)
     return short, tl.minimum(size1, size2), long, tl.maximum(size1, size2)
 
 
 @triton.jit
-def _contains(sorted_list, size, wanted, mask):
-    """Which of ``wanted`` are among the ``size`` ascending values; a binary search that all lanes do in step."""
+def _contains(sorted_list, size, largest, wanted, mask):
+    """Which of ``wanted`` are among the ``size`` ascending values, ``largest`` being the largest ``size``."""
     mask = mask & (size > 0)
     base = tl.zeros_like(wanted).to(tl.int32)
     left = size
-    while left > 1:
+    while largest > 1:
         half = left // 2
-        value = tl.load(sorted_list + base + (half - 1), mask=mask, other=0)
+        value = tl.load(sorted_list + base + (half - 1), mask=mask & (half > 0), other=0)
         base = tl.where(value < wanted, base + half, base)
         left -= half
+        largest -= largest // 2
     return mask & (tl.load(sorted_list + base, mask=mask, other=-1) == wanted)
 
 
 @triton.jit
-def _candidates(first, size, nodes, i, j, BLOCK_E: tl.constexpr):
-    place = first + tl.arange(0, BLOCK_E)
-    node = tl.load(nodes + place, mask=place < size, other=0)
-    return node, (place < size) & (node != i) & (node != j)
-
-
-@triton.jit
-def _visit(
-    b,
-    i,
-    j,
-    short,
-    short_size,
-    long,
-    long_size,
-    x,
-    out,
-    feature,
-    width,
-    BACKWARD: tl.constexpr,
-    ACC: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-    BLOCK_F: tl.constexpr,
-):
-    """Add the rows of the common neighbours into row ``b``; backward, add row ``b`` into all of theirs."""
-    inside = feature < width
-    row = b.to(tl.int64) * width + feature
-    if BACKWARD:
-        total = tl.load(x + row, mask=inside, other=0).to(ACC)
-    else:
-        total = tl.zeros([BLOCK_F], ACC)
-    for first in range(0, short_size, BLOCK_E):
-        node, valid = _candidates(first, short_size, short, i, j, BLOCK_E)
-        hit = _contains(long, long_size, node, valid)
-        if tl.max(hit.to(tl.int32), 0) > 0:
-            place = node[:, None] * width + feature[None, :]
-            mask = hit[:, None] & inside[None, :]
-            if BACKWARD:
-                tl.atomic_add(out + place, tl.where(mask, total[None, :], 0), mask=mask, sem="relaxed")
-            else:
-                total += tl.sum(tl.load(x + place, mask=mask, other=0).to(ACC), 0)
-    if not BACKWARD:
-        tl.store(out + row, total, mask=inside)
-
-
-@triton.jit
-def _pair_kernel(
+def _sum_rows(
     rowptr1,
     col1,
     rowptr2,
@@ -114,27 +73,64 @@ def _pair_kernel(
     dst,
     x,
     out,
-    queue,
+    b,
+    valid,
+    skip,
+    step,
+    num_nodes,
     width,
     limit,
+    LONG: tl.constexpr,
     BACKWARD: tl.constexpr,
     ACC: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    """One short pair a program; long pairs are appended to ``queue`` = (how many, which ...)."""
-    feature = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    b = tl.program_id(0)
-    i, j, list1, size1, list2, size2 = _pair(rowptr1, col1, rowptr2, col2, src, dst, b)
+    """Add ``x`` of the common neighbours into row ``b`` of ``out``; backward, add row ``b`` of ``x`` into theirs.
+
+    Each of the ``ROWS`` has a short pair of its own; or they share one long pair, of whose candidates each row takes
+    ``BLOCK_E`` in every ``step``, after the first ``skip``.
+    """
+    i, j, list1, size1, list2, size2 = _pairs(rowptr1, col1, rowptr2, col2, src, dst, b, valid, num_nodes)
     short, short_size, long, long_size = _shorter_first(list1, size1, list2, size2)
-    if short_size <= limit:
-        _visit(b, i, j, short, short_size, long, long_size, x, out, feature, width, BACKWARD, ACC, BLOCK_E, BLOCK_F)
-    elif tl.program_id(1) == 0:
-        tl.store(queue + 1 + tl.atomic_add(queue, 1), b)
+    valid = valid & ((short_size > limit) == LONG)
+    short, short_size = short + skip, tl.where(valid, short_size, 0) - skip
+    long_size = tl.where(short_size > 0, long_size, 0)
+    most, largest = tl.max(short_size, 0), tl.max(long_size, 0)
+    feature = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    inside = feature < width
+    row = b.to(tl.int64) * width
+    if BACKWARD:
+        total = tl.load(x + row[:, None] + feature[None, :], mask=valid[:, None] & inside[None, :], other=0).to(ACC)
+    else:
+        total = tl.zeros([ROWS, BLOCK_F], ACC)
+    for first in range(0, most, step):
+        place = first + tl.arange(0, BLOCK_E)[None, :]
+        mask = place < short_size[:, None]
+        node = tl.load(short[:, None] + place, mask=mask, other=0)
+        mask = mask & (node != i[:, None]) & (node != j[:, None])
+        hit = _contains(long[:, None], long_size[:, None], largest, node, mask)
+        # The first common neighbour of every row, then the second ...
+        shared = tl.min(tl.where(hit, node, num_nodes), 1)
+        while tl.min(shared, 0) < num_nodes:
+            cell = shared[:, None] * width + feature[None, :]
+            found = (shared < num_nodes)[:, None] & inside[None, :]
+            if BACKWARD:
+                tl.atomic_add(out + cell, total, mask=found, sem="relaxed")
+            else:
+                total += tl.load(x + cell, mask=found, other=0).to(ACC)
+            hit = hit & (node != shared[:, None])
+            shared = tl.min(tl.where(hit, node, num_nodes), 1)
+    if not BACKWARD:
+        if LONG:
+            tl.store(out + tl.max(row, 0) + feature, tl.sum(total, 0), mask=inside)
+        else:
+            tl.store(out + row[:, None] + feature[None, :], total, mask=valid[:, None] & inside[None, :])
 
 
-@triton.jit
-def _long_pair_kernel(
+@triton.jit(debug=True, do_not_specialize=_VARYING)
+def _sum_kernel(
     rowptr1,
     col1,
     rowptr2,
@@ -143,22 +139,81 @@ def _long_pair_kernel(
     dst,
     x,
     out,
-    queue,
+    num_pairs,
+    num_nodes,
     width,
+    limit,
+    long_programs,
     BACKWARD: tl.constexpr,
     ACC: tl.constexpr,
-    BLOCK_E: tl.constexpr,
+    SCAN: tl.constexpr,
+    ROWS: tl.constexpr,
+    SHORT_E: tl.constexpr,
+    LONG_E: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    feature = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
-    for slot in range(tl.program_id(0), tl.load(queue), tl.num_programs(0)):
-        b = tl.load(queue + 1 + slot)
-        i, j, list1, size1, list2, size2 = _pair(rowptr1, col1, rowptr2, col2, src, dst, b)
-        short, short_size, long, long_size = _shorter_first(list1, size1, list2, size2)
-        _visit(b, i, j, short, short_size, long, long_size, x, out, feature, width, BACKWARD, ACC, BLOCK_E, BLOCK_F)
+    """The first programs look for long pairs among ``SCAN`` each, the others take the short ones among ``ROWS``."""
+    program = tl.program_id(0)
+    line = tl.arange(0, ROWS)
+    if program < long_programs:
+        pair = program * SCAN + tl.arange(0, SCAN)
+        _, _, _, size1, _, size2 = _pairs(rowptr1, col1, rowptr2, col2, src, dst, pair, pair < num_pairs, num_nodes)
+        waiting = tl.where(tl.minimum(size1, size2) > limit, pair, num_pairs)
+        chosen = tl.min(waiting, 0)
+        while chosen < num_pairs:
+            _sum_rows(
+                rowptr1,
+                col1,
+                rowptr2,
+                col2,
+                src,
+                dst,
+                x,
+                out,
+                tl.zeros_like(line) + chosen,
+                line >= 0,
+                line * LONG_E,
+                ROWS * LONG_E,
+                num_nodes,
+                width,
+                limit,
+                True,
+                BACKWARD,
+                ACC,
+                ROWS,
+                LONG_E,
+                BLOCK_F,
+            )
+            waiting = tl.where(waiting == chosen, num_pairs, waiting)
+            chosen = tl.min(waiting, 0)
+    else:
+        b = (program - long_programs) * ROWS + line
+        _sum_rows(
+            rowptr1,
+            col1,
+            rowptr2,
+            col2,
+            src,
+            dst,
+            x,
+            out,
+            b,
+            b < num_pairs,
+            tl.zeros_like(line),
+            SHORT_E,
+            num_nodes,
+            width,
+            limit,
+            False,
+            BACKWARD,
+            ACC,
+            ROWS,
+            SHORT_E,
+            BLOCK_F,
+        )
 
 
-@triton.jit
+@triton.jit(debug=True, do_not_specialize=_VARYING)
 def _split_kernel(
     rowptr1,
     col1,
@@ -170,6 +225,7 @@ def _split_kernel(
     misses,
     hit_node,
     miss_node,
+    num_nodes,
     SHORTER: tl.constexpr,
     FILL: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -179,7 +235,7 @@ def _split_kernel(
     With ``SHORTER`` the shorter of the two is split, which finds the same hits in the same order.
     """
     b = tl.program_id(0)
-    i, j, list1, size1, list2, size2 = _pair(rowptr1, col1, rowptr2, col2, src, dst, b)
+    i, j, list1, size1, list2, size2 = _pairs(rowptr1, col1, rowptr2, col2, src, dst, b, b >= 0, num_nodes)
     if SHORTER:
         list1, size1, list2, size2 = _shorter_first(list1, size1, list2, size2)
     num_hits = i * 0
@@ -190,8 +246,10 @@ def _split_kernel(
         if misses is not None:
             num_misses += tl.load(misses + b)
     for first in range(0, size1, BLOCK_E):
-        node, valid = _candidates(first, size1, list1, i, j, BLOCK_E)
-        hit = _contains(list2, size2, node, valid)
+        place = first + tl.arange(0, BLOCK_E)
+        node = tl.load(list1 + place, mask=place < size1, other=0)
+        valid = (place < size1) & (node != i) & (node != j)
+        hit = _contains(list2, size2, size2, node, valid)
         miss = valid & (hit == 0)
         if FILL:
             if hits is not None:
@@ -211,22 +269,30 @@ def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in tensors)
 
 
-def _run_pairs(graph: tuple[Tensor, ...], x: Tensor, out: Tensor, backward: bool) -> None:
-    pairs, width = graph[4].numel(), x.size(1)
+def _run(graph: tuple[Tensor, ...], x: Tensor, out: Tensor, backward: bool) -> None:
+    pairs, nodes, width = graph[4].numel(), graph[0].numel() - 1, x.size(1)
     if not pairs or not width:
         return
-    queue = torch.zeros(pairs + 1, dtype=torch.int32, device=x.device)
     block_f = feature_block(width)
-    tiles = triton.cdiv(width, block_f)
-    limit = max(_LONG, 4 * triton.next_power_of_2(graph[1].numel() // graph[0].numel()))
-    types = {"BACKWARD": backward, "ACC": accumulator(x.dtype), "BLOCK_F": block_f}
-    short, long = _BLOCK, 256 if block_f <= 128 else 128
-    with torch.cuda.device_of(x):
-        _pair_kernel[(pairs, tiles)](
-            *graph, x, out, queue, width, limit, **types, BLOCK_E=short, num_warps=warps(short, block_f, x.dtype)
-        )
-        _long_pair_kernel[(min(pairs, programs(x, 4)), tiles)](
-            *graph, x, out, queue, width, **types, BLOCK_E=long, num_warps=warps(long, block_f, x.dtype)
+    limit = max(_LONG, 4 * triton.next_power_of_2(graph[1].numel() // (nodes + 1)))
+    long_programs = -(-pairs // _SHAPE["SCAN"])
+    grid = (long_programs + -(-pairs // _SHAPE["ROWS"]), -(-width // block_f))
+    with on_device(x):
+        _sum_kernel[grid](
+            *graph,
+            x,
+            out,
+            pairs,
+            nodes,
+            width,
+            limit,
+            long_programs,
+            BACKWARD=backward,
+            ACC=accumulator(x.dtype),
+            BLOCK_F=block_f,
+            num_warps=max(_WARPS, warps(4 * _SHAPE["ROWS"], block_f, x.dtype)),
+            sanitize_overflow=False,
+            **_SHAPE,
         )
 
 
@@ -238,7 +304,7 @@ def common_neighbor_sum(
         return bitmap.common_neighbor_sum(graph, x)
     x = x.contiguous()
     out = x.new_empty(src.numel(), x.size(1))
-    _run_pairs(graph, x, out, backward=False)
+    _run(graph, x, out, backward=False)
     return out
 
 
@@ -253,7 +319,7 @@ def common_neighbor_sum_backward(
         ((pointer, node),) = intersect(rowptr1, col1, rowptr2, col2, src, dst, residual=False)
         return spmm_transposed(pointer, node, grad, None, n)
     out = grad.new_zeros(n, grad.size(1), dtype=wide(grad.dtype))
-    _run_pairs(graph, grad.contiguous(), out, backward=True)
+    _run(graph, grad.contiguous(), out, backward=True)
     return out.to(grad.dtype)
 
 
@@ -265,16 +331,17 @@ def intersect(
     forward, backward = (rowptr1, col1, rowptr2, col2, src, dst), (rowptr2, col2, rowptr1, col1, dst, src)
     pairs = src.numel()
     counts = [src.new_zeros(pairs) for _ in range(3 if residual else 1)]
-    shape = {"SHORTER": not residual, **_SPLIT}
+    num_nodes = rowptr1.numel() - 1
+    shape = {"SHORTER": not residual, "sanitize_overflow": False, **_SPLIT}
 
     def split(places: list[Tensor], nodes: list[Tensor | None], fill: bool) -> None:
         if not pairs:
             return
-        with torch.cuda.device_of(src):
+        with on_device(src):
             left = (places[1], nodes[1]) if residual else (None, None)
-            _split_kernel[(pairs,)](*forward, places[0], left[0], nodes[0], left[1], FILL=fill, **shape)
+            _split_kernel[(pairs,)](*forward, places[0], left[0], nodes[0], left[1], num_nodes, FILL=fill, **shape)
             if residual:
-                _split_kernel[(pairs,)](*backward, None, places[2], None, nodes[2], FILL=fill, **shape)
+                _split_kernel[(pairs,)](*backward, None, places[2], None, nodes[2], num_nodes, FILL=fill, **shape)
 
     split(counts, [None] * 3, fill=False)
     pointers = [counts_to_ptr(count) for count in counts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -9,7 +10,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+_HERE: AbstractContextManager[None] = nullcontext()
 MAX_FEATURES = 256  # widest tile; more features take another grid row
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[None]:
+    """Launch on the GPU of ``tensor``, at no cost where it is the current one."""
+    if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device_of(tensor)
+
+
+@triton.jit
+def inside_graph(i, j, num_nodes, mask):
+    """``mask`` without pairs that have an id outside the graph; a kernel made with ``debug`` fails at them."""
+    inside = (i >= 0) & (i < num_nodes) & (j >= 0) & (j < num_nodes)
+    tl.device_assert(inside, "edge_label_index holds a node id outside the graph", mask)
+    # A failed assertion does not stop the other lanes at once, and none may read outside the graph.
+    return mask & inside
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
