@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,9 @@ class TimeEncoder(nn.Module):
     at the start; both are learned. Periods from 6 units of time to 6 billion cover seconds to centuries. Angles are
     float64, so time stamps of any size keep their differences.
 
+    The logarithms of the frequencies are the parameters. The papers learn the frequencies themselves, of which a single
+    step of Adam, as large as the learning rate, wipes out all but the fastest: the slow ones are a millionth of it.
+
     Args:
         out_channels: width D.
 
@@ -34,15 +39,20 @@ class TimeEncoder(nn.Module):
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = check_int(out_channels, "out_channels", 1)
-        self.freq = nn.Parameter(torch.empty(out_channels))
+        self.log_freq = nn.Parameter(torch.empty(out_channels))
         self.phase = nn.Parameter(torch.empty(out_channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Return to the start."""
         with torch.no_grad():
-            self.freq.copy_(10 ** -torch.linspace(0, 9, self.out_channels))
+            self.log_freq.copy_(-math.log(10) * torch.linspace(0, 9, self.out_channels))
             self.phase.zero_()
+
+    @property
+    def freq(self) -> Tensor:
+        """The frequencies ``[out_channels]``."""
+        return self.log_freq.exp()
 
     def forward(self, dt: Tensor) -> Tensor:
         return time_encoding(dt, self.freq, self.phase)
