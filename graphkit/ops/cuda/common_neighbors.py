@@ -20,7 +20,7 @@ from graphkit.ops.cuda.launch import accumulator, feature_block, inside_graph, o
 from graphkit.ops.cuda.spmm import spmm_transposed
 
 _LONG = 64  # a pair whose shorter list has more entries, and four times the mean, is a long one
-# Pairs that a program looks through for long ones; pairs it takes at once, or shares of one long pair; candidates of each.
+# Pairs looked through for long ones by a program; pairs taken at once, or shares of a long pair; candidates of each.
 _SHAPE = {"SCAN": 64, "ROWS": 8, "SHORT_E": 16, "LONG_E": 32}
 _WARPS = 2
 _SPLIT = {"BLOCK_E": 128, "num_warps": 2}
