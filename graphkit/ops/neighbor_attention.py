@@ -32,15 +32,15 @@ def neighbor_attention(
     .. math:: f_{qk} = [x_{index_{rk}} \,\|\, edge_{e_{rk}} \,\|\, \cos(\omega (t_q - since_{rk}) + b)], \qquad
               out_{qh} = \sum_k keep_{qhk} \, \mathrm{softmax}_k(query_{rh} \cdot f_{qk}) \, f_{qk}, \qquad r = row_q
 
-    Multi-head attention is this and two small products: :math:`(W_Q q)_h \cdot (W_K f) = (W_{K,h}^\top (W_Q q)_h) \cdot f`
-    and :math:`\sum_k \alpha_k W_V f_k = W_V \sum_k \alpha_k f_k`. So keys and values are never projected one by one,
+    Multi-head attention is this and two small products: :math:`(W_Q q)_h \cdot (W_K f)_h =
+    (W_{K,h}^\top (W_Q q)_h) \cdot f` and :math:`\sum_k \alpha_k W_V f_k = W_V \sum_k \alpha_k f_k`. So keys and values are never projected one by one,
     which for K neighbours saves a factor of about K.
 
     Differentiable in ``query``, ``x``, ``freq`` and ``phase``. O(Q K H F) time; on the CPU nothing larger than the
     result is stored.
 
     Args:
-        query: ``[n, H, D + D_e + D_t]``; scaled as wanted.
+        query: ``[H, n, D + D_e + D_t]``; scaled as wanted.
         x: ``[m, D]`` node features.
         index: ``[n, K]`` int64 rows of ``x``.
         mask: ``[n, K]`` bool; where False there is no neighbour (``index`` and ``e_id`` are valid ids all the same).
@@ -54,7 +54,7 @@ def neighbor_attention(
         keep: ``[Q, H, K]`` factors after the softmax (dropout), without gradient, or None.
 
     Returns:
-        ``[Q, H, D + D_e + D_t]``; zero for a query without neighbours.
+        ``[H, Q, D + D_e + D_t]``; zero for a query without neighbours.
 
     Raises:
         ValueError: widths that do not fit.
@@ -68,7 +68,7 @@ def neighbor_attention(
     width = x.size(1) + freq.numel() + (0 if edge is None else edge.size(1))
     if query.dim() != 3 or query.size(2) != width:
         raise ValueError(
-            f"query must have shape [n, heads, {width}], as wide as node, event and time features together "
+            f"query must have shape [heads, n, {width}], as wide as node, event and time features together "
             f"(got {list(query.shape)})"
         )
     if edge is not None and e_id is None:
@@ -99,12 +99,12 @@ def neighbor_attention_reference(
     if edge is not None and e_id is not None:
         parts.insert(1, edge[e_id[row]].to(x.dtype))
     keys, valid = torch.cat(parts, -1), mask[row][:, None]
-    score = (query[row] @ keys.transpose(1, 2)).masked_fill(~valid, -math.inf)
+    score = (query[:, row].transpose(0, 1) @ keys.transpose(1, 2)).masked_fill(~valid, -math.inf)
     # A row without neighbours has nothing to normalise by: exp(-inf - 0) = 0 there, and 0 / 1.
     highest = score.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
     weight = (score - highest).exp()
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).tiny)
-    return (weight if keep is None else weight * keep) @ keys
+    return ((weight if keep is None else weight * keep) @ keys).transpose(0, 1)
 
 
 @torch.library.custom_op("graphkit::neighbor_attention", mutates_args=())
@@ -127,8 +127,8 @@ def _attend(
 
 @_attend.register_fake
 def _(query, x, index, mask, since, edge, e_id, row, t, freq, phase, keep):
-    rows, heads = row.shape[0], query.shape[1]
-    return query.new_empty(rows, heads, query.shape[2]), query.new_empty(rows, heads, index.shape[1])
+    rows, heads = row.shape[0], query.shape[0]
+    return query.new_empty(heads, rows, query.shape[2]), query.new_empty(rows, heads, index.shape[1])
 
 
 @torch.library.custom_op("graphkit::neighbor_attention_backward", mutates_args=())

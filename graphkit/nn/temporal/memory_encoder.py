@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from graphkit.nn.temporal.memory import TGNMemory
 from graphkit.nn.temporal.neighbor_buffer import NeighborBuffer
-from graphkit.nn.temporal.node_embedding import GraphSumEmbedding, IdentityEmbedding, TimeProjectionEmbedding
+from graphkit.nn.temporal.node_embedding import GraphSumEmbedding, TimeProjectionEmbedding
 from graphkit.nn.temporal.state import StreamingModule
 from graphkit.nn.temporal.temporal_attention import TemporalAttentionEmbedding
 from graphkit.ops.last import compact

@@ -44,12 +44,12 @@ class GraphSumEmbedding(nn.Module):
     ) -> Tensor:
         own, encoder = h[center], self.time_encoder
         # Attention by a zero query is the mean; times the number of neighbours, the sum.
-        query = h.new_zeros(own.size(0), 1, self.lin_neighbors.in_features)
+        query = h.new_zeros(1, own.size(0), self.lin_neighbors.in_features)
         mean = neighbor_attention(
             query, h, neighbors.n_id, neighbors.mask, neighbors.t, row, t, encoder.freq, encoder.phase,
             edge=msg if self.edge_dim else None, e_id=neighbors.e_id,
         )  # fmt: skip
-        total = mean.flatten(1) * neighbors.mask.sum(1).to(h.dtype)[row, None]
+        total = mean[0] * neighbors.mask.sum(1).to(h.dtype)[row, None]
         start = encoder.phase.cos().expand(row.numel(), -1)
         return self.lin_out(torch.cat([self.lin_neighbors(total).relu(), own[row], start], 1))
 

@@ -77,29 +77,26 @@ class TemporalAttentionEmbedding(nn.Module):
     def forward(
         self, h: Tensor, center: Tensor, neighbors: Neighbors, row: Tensor, t: Tensor, msg: Tensor | None = None
     ) -> Tensor:
-        own = h[center]
-        heads, width = self.heads, self.in_channels
-        # W_K^T (W_Q [h ; phi(0)] + b) for each head, as one linear map of h.
+        own = h.index_select(0, center)
+        heads, size = self.heads, self.out_channels // self.heads
+        encoder, width = self.time_encoder, self.in_channels
+        # phi(0) is the same for all.
         weight = self.lin_query.weight
-        start = torch.addmv(self.lin_query.bias, weight[:, width:], self.time_encoder.phase.cos())
-        query_map = torch.cat([weight[:, :width], start[:, None]], 1).view(heads, -1, width + 1)
-        key_map = self.lin_key.weight.view(heads, query_map.size(1), -1)
-        folded = (key_map.transpose(1, 2) @ query_map).flatten(0, 1) * (1 / math.sqrt(query_map.size(1)))
-        query = F.linear(own, folded[:, :width], folded[:, width]).view(own.size(0), heads, -1)
+        start = torch.addmv(self.lin_query.bias, weight[:, width:], encoder.phase.cos())
+        projected = F.linear(own, weight[:, :width], start).view(-1, heads, size).transpose(0, 1)
+        query = projected @ (self.lin_key.weight.view(heads, size, -1) * (1 / math.sqrt(size)))
         keep = None
         if self.training and self.dropout:
             keep = dropout(h.new_ones(row.numel(), heads, neighbors.mask.size(1)), self.dropout)
-        encoder = self.time_encoder
-        attended = neighbor_attention(
+        found = neighbor_attention(
             query, h, neighbors.n_id, neighbors.mask, neighbors.t, row, t, encoder.freq, encoder.phase,
             edge=msg if self.edge_dim else None, e_id=neighbors.e_id, keep=keep,
         )  # fmt: skip
-        # W_1 W_V for each head, as one linear map of what the heads found.
+        value = found @ self.lin_value.weight.view(heads, size, -1).transpose(1, 2)
+        attended = value.transpose(0, 1).flatten(1)
         merge = self.lin_hidden.weight
-        value_map = self.lin_value.weight.view(heads, query_map.size(1), -1)
-        result_map = merge[:, : self.out_channels].reshape(-1, heads, query_map.size(1)).transpose(0, 1) @ value_map
         from_own = F.linear(own, merge[:, self.out_channels :], self.lin_hidden.bias)
-        hidden = torch.addmm(from_own[row], attended.flatten(1), result_map.transpose(1, 2).flatten(0, 1))
+        hidden = torch.addmm(from_own.index_select(0, row), attended, merge[:, : self.out_channels].t())
         return self.lin_out(hidden.relu_())
 
     def extra_repr(self) -> str:

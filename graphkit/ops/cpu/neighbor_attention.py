@@ -1,7 +1,9 @@
 """Attention over each query's few neighbours in one pass: no ``[Q, K, F]`` tensor of keys is made, in either direction.
 
 A key is three parts in three places: a row of node features, a row of event features, and the cosines of the time
-between, which are computed where they are used (:mod:`graphkit.ops.cpu.time_encoding`).
+between, which are computed where they are used (:mod:`graphkit.ops.cpu.time_encoding`). The keys of one query are put
+together in a scratch that stays in the cache. Offsets into rows are unsigned: for a signed one the compiler would have
+to allow for counting from the end, at every element.
 """
 
 from __future__ import annotations
@@ -15,39 +17,42 @@ from graphkit.ops.cpu.time_encoding import coefficients, cosine, sine, turns
 
 
 @kernel
-def _dot(a, b):  # pragma: no cover - compiled
-    total = a.dtype.type(0)
-    for d in range(len(a)):
-        total += a[d] * b[d]
-    return total
-
-
-@kernel
-def _add(out, scale, a):  # pragma: no cover - compiled
-    for d in range(len(a)):
-        out[d] += scale * a[d]
+def _collect(
+    q, r, x, index, mask, since, edge, e_id, t, freq, phase, c, phi, keys
+):  # pragma: no cover - compiled
+    """The keys of query ``q``, which is of row ``r``."""
+    nodes, events = np.uint64(x.shape[1]), np.uint64(edge.shape[1])
+    first = nodes + events
+    for k in range(index.shape[1]):
+        if mask[r, k]:
+            n = index[r, k]
+            for d in range(nodes):
+                keys[k, d] = x[n, d]
+            if edge.shape[1]:
+                e = e_id[r, k]
+                for d in range(events):
+                    keys[k, nodes + d] = edge[e, d]
+            cosine(np.float64(t[q] - since[r, k]), freq, phase, c, phi, 0)
+            for d in range(np.uint64(len(freq))):
+                keys[k, first + d] = phi[0, d]
 
 
 @kernel
 def _attend(
     start, stop, query, x, index, mask, since, edge, e_id, row, t, freq, phase, c, keep, alpha, out
 ):  # pragma: no cover - compiled
-    heads, size = query.shape[1], index.shape[1]
-    nodes, events = x.shape[1], edge.shape[1]
-    first = nodes + events
-    phi = np.empty((size, len(freq)), query.dtype)
+    heads, size, width = query.shape[0], index.shape[1], query.shape[2]
+    keys, phi = np.empty((size, width), query.dtype), np.empty((1, len(freq)), query.dtype)
     for q in range(start, stop):
         r = row[q]
-        for k in range(size):
-            if mask[r, k]:
-                cosine(np.float64(t[q] - since[r, k]), freq, phase, c, phi[k])
+        _collect(q, r, x, index, mask, since, edge, e_id, t, freq, phase, c, phi, keys)
         for h in range(heads):
             highest = -np.inf
             for k in range(size):
                 if mask[r, k]:
-                    score = _dot(x[index[r, k]], query[r, h, :nodes]) + _dot(phi[k], query[r, h, first:])
-                    if events:
-                        score += _dot(edge[e_id[r, k]], query[r, h, nodes:first])
+                    score = query.dtype.type(0)
+                    for d in range(width):
+                        score += keys[k, d] * query[h, r, d]
                     alpha[q, h, k] = score
                     highest = max(highest, score)
             total = query.dtype.type(0)
@@ -61,10 +66,8 @@ def _attend(
                     weight = alpha[q, h, k]
                     if keep.shape[0]:
                         weight *= keep[q, h, k]
-                    _add(out[q, h, :nodes], weight, x[index[r, k]])
-                    _add(out[q, h, first:], weight, phi[k])
-                    if events:
-                        _add(out[q, h, nodes:first], weight, edge[e_id[r, k]])
+                    for d in range(width):
+                        out[h, q, d] += weight * keys[k, d]
 
 
 @kernel
@@ -76,63 +79,62 @@ def _backward_queries(
 
     ``alpha`` becomes the weights as used, after dropout.
     """
-    heads, size = query.shape[1], index.shape[1]
-    nodes, events = x.shape[1], edge.shape[1]
-    first = nodes + events
-    phi = np.empty((size, len(freq)), query.dtype)
-    wave = np.empty(len(freq), query.dtype)
-    to_phi = np.empty(len(freq), query.dtype)
+    heads, size, width = query.shape[0], index.shape[1], query.shape[2]
+    times, first = np.uint64(len(freq)), np.uint64(x.shape[1] + edge.shape[1])
+    keys, phi = np.empty((size, width), query.dtype), np.empty((1, len(freq)), query.dtype)
+    wave, to_phi = np.empty((1, len(freq)), query.dtype), np.empty(len(freq), query.dtype)
     for r in range(start, stop):
         for p in range(pointer[r], pointer[r + 1]):
             q = order[p]
-            for k in range(size):
-                if mask[r, k]:
-                    cosine(np.float64(t[q] - since[r, k]), freq, phase, c, phi[k])
+            _collect(q, r, x, index, mask, since, edge, e_id, t, freq, phase, c, phi, keys)
             for h in range(heads):
                 mean = query.dtype.type(0)
                 for k in range(size):
                     if mask[r, k]:
-                        g = _dot(x[index[r, k]], grad[q, h, :nodes]) + _dot(phi[k], grad[q, h, first:])
-                        if events:
-                            g += _dot(edge[e_id[r, k]], grad[q, h, nodes:first])
+                        g = query.dtype.type(0)
+                        for d in range(width):
+                            g += keys[k, d] * grad[h, q, d]
                         if keep.shape[0]:
                             g *= keep[q, h, k]
                         slope[q, h, k] = g
                         mean += alpha[q, h, k] * g
                 for k in range(size):
                     if mask[r, k]:
-                        slope[q, h, k] = alpha[q, h, k] * (slope[q, h, k] - mean)
+                        rise = alpha[q, h, k] * (slope[q, h, k] - mean)
+                        slope[q, h, k] = rise
                         if keep.shape[0]:
                             alpha[q, h, k] *= keep[q, h, k]
-                        _add(grad_query[r, h, :nodes], slope[q, h, k], x[index[r, k]])
-                        _add(grad_query[r, h, first:], slope[q, h, k], phi[k])
-                        if events:
-                            _add(grad_query[r, h, nodes:first], slope[q, h, k], edge[e_id[r, k]])
+                        for d in range(width):
+                            grad_query[h, r, d] += rise * keys[k, d]
             for k in range(size):
                 if mask[r, k]:
                     time = np.float64(t[q] - since[r, k])
-                    sine(time, freq, phase, c, wave)
+                    sine(time, freq, phase, c, wave, 0)
                     to_phi[:] = 0
                     for h in range(heads):
-                        _add(to_phi, alpha[q, h, k], grad[q, h, first:])
-                        _add(to_phi, slope[q, h, k], query[r, h, first:])
-                    for d in range(len(freq)):
-                        g = -np.float64(wave[d] * to_phi[d])
+                        weight, rise = alpha[q, h, k], slope[q, h, k]
+                        for d in range(times):
+                            to_phi[d] += weight * grad[h, q, first + d] + rise * query[h, r, first + d]
+                    for d in range(times):
+                        g = -np.float64(wave[0, d] * to_phi[d])
                         grad_phase[r, d] += g
                         grad_freq[r, d] += g * time
 
 
 @kernel
-def _backward_nodes(start, stop, grad, query, entry, pointer, row, alpha, slope, grad_x):  # pragma: no cover - compiled
+def _backward_nodes(
+    start, stop, grad, query, entry, pointer, row, alpha, slope, grad_x
+):  # pragma: no cover - compiled
     """The gradient of each node's features, from the (query, place) entries that read them."""
-    size = alpha.shape[2]
-    nodes = grad_x.shape[1]
+    heads, size = alpha.shape[1], alpha.shape[2]
     for n in range(start, stop):
         for p in range(pointer[n], pointer[n + 1]):
             q, k = entry[p] // size, entry[p] % size
-            for h in range(query.shape[1]):
-                _add(grad_x[n], alpha[q, h, k], grad[q, h, :nodes])
-                _add(grad_x[n], slope[q, h, k], query[row[q], h, :nodes])
+            r = row[q]
+            for h in range(heads):
+                weight, rise = alpha[q, h, k], slope[q, h, k]
+                for d in range(grad_x.shape[1]):
+                    grad_x[n, d] += weight * grad[h, q, d] + rise * query[h, r, d]
 
 
 @kernel
@@ -185,12 +187,12 @@ def neighbor_attention(
     keep: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     queries = array(query)
-    heads, size = queries.shape[1], index.shape[1]
+    heads, size = queries.shape[0], index.shape[1]
     kept = np.empty((0, heads, size), queries.dtype) if keep is None else array(keep)
-    out = np.zeros((len(row), heads, queries.shape[2]), queries.dtype)
+    out = np.zeros((heads, len(row), queries.shape[2]), queries.dtype)
     alpha = np.zeros((len(row), heads, size), queries.dtype)
     run(
-        _attend, len(out), queries, array(x), array(index), array(mask), array(since),
+        _attend, len(row), queries, array(x), array(index), array(mask), array(since),
         *_optional(edge, e_id, queries.dtype), array(row), array(t), *turns(freq, phase), coefficients(queries.dtype),
         kept, alpha, out, grain=64,
     )  # fmt: skip
@@ -218,12 +220,12 @@ def neighbor_attention_backward(
     indices, masks, weights = array(index), array(mask), array(alpha).copy()
     slope = np.zeros_like(weights)
     kept = np.empty((0, *weights.shape[1:]), dtype) if keep is None else array(keep)
-    pointer, order = np.zeros(len(queries) + 1, np.int64), np.empty(len(rows), np.int64)
+    pointer, order = np.zeros(len(indices) + 1, np.int64), np.empty(len(rows), np.int64)
     _group(rows, pointer, order)
     grad_query, grad_x = np.zeros_like(queries), np.zeros_like(features)
-    grad_freq, grad_phase = np.zeros((len(queries), freq.numel())), np.zeros((len(queries), freq.numel()))
+    grad_freq, grad_phase = np.zeros((len(indices), freq.numel())), np.zeros((len(indices), freq.numel()))
     run(
-        _backward_queries, len(queries), gradient, queries, features, indices, masks, array(since),
+        _backward_queries, len(indices), gradient, queries, features, indices, masks, array(since),
         *_optional(edge, e_id, dtype), rows, order, pointer, array(t), *turns(freq, phase), coefficients(dtype), kept,
         weights, slope, grad_query, grad_freq, grad_phase, grain=64,
     )  # fmt: skip

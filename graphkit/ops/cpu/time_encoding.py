@@ -45,50 +45,50 @@ def turns(freq: Tensor, phase: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 @kernel
-def cosine(dt, freq, phase, c, out):  # pragma: no cover - compiled
-    """``out[d] = cos(2 pi (dt freq[d] + phase[d]))``."""
+def cosine(dt, freq, phase, c, out, i):  # pragma: no cover - compiled
+    """``out[i, d] = cos(2 pi (dt freq[d] + phase[d]))``. A row of a matrix, because a slice costs as much as its cosines."""
     c0, c1, c2, c3, c4, c5, c6, c7 = c[0, 0], c[0, 1], c[0, 2], c[0, 3], c[0, 4], c[0, 5], c[0, 6], c[0, 7]
     for d in range(len(freq)):
         u = dt * freq[d] + phase[d]
-        out[d] = 0.25 - abs(u - np.floor(u + 0.5))
+        out[i, d] = 0.25 - abs(u - np.floor(u + 0.5))
     for d in range(len(freq)):
-        v = out[d]
+        v = out[i, d]
         s = v * v
-        out[d] = v * (c0 + s * (c1 + s * (c2 + s * (c3 + s * (c4 + s * (c5 + s * (c6 + s * c7)))))))
+        out[i, d] = v * (c0 + s * (c1 + s * (c2 + s * (c3 + s * (c4 + s * (c5 + s * (c6 + s * c7)))))))
 
 
 @kernel
-def sine(dt, freq, phase, c, out):  # pragma: no cover - compiled
-    """``out[d] = sin(2 pi (dt freq[d] + phase[d]))``."""
+def sine(dt, freq, phase, c, out, i):  # pragma: no cover - compiled
+    """``out[i, d] = sin(2 pi (dt freq[d] + phase[d]))``."""
     c0, c1, c2, c3, c4, c5, c6, c7 = c[1, 0], c[1, 1], c[1, 2], c[1, 3], c[1, 4], c[1, 5], c[1, 6], c[1, 7]
     zero = c0 - c0
     quarter = c.dtype.type(0.25)
     for d in range(len(freq)):
         u = dt * freq[d] + phase[d]
-        out[d] = u - np.floor(u + 0.5)
+        out[i, d] = u - np.floor(u + 0.5)
     for d in range(len(freq)):
-        u = out[d]
+        u = out[i, d]
         v = quarter - abs(u)
         s = v * v
         p = c0 + s * (c1 + s * (c2 + s * (c3 + s * (c4 + s * (c5 + s * (c6 + s * c7))))))
-        out[d] = p if u >= zero else -p
+        out[i, d] = p if u >= zero else -p
 
 
 @kernel
 def _encode(start, stop, dt, freq, phase, c, out):  # pragma: no cover - compiled
     for i in range(start, stop):
-        cosine(np.float64(dt[i]), freq, phase, c, out[i])
+        cosine(np.float64(dt[i]), freq, phase, c, out, i)
 
 
 @kernel
 def _encode_backward(start, stop, grad, dt, freq, phase, c, grad_freq, grad_phase):  # pragma: no cover - compiled
     """Sums over rows in float64: one row of results, so this runs in one piece."""
-    scratch = np.empty(len(freq), grad.dtype)
+    scratch = np.empty((1, len(freq)), grad.dtype)
     for i in range(start, stop):
         time = np.float64(dt[i])
-        sine(time, freq, phase, c, scratch)
+        sine(time, freq, phase, c, scratch, 0)
         for d in range(len(freq)):
-            g = -np.float64(scratch[d] * grad[i, d])
+            g = -np.float64(scratch[0, d] * grad[i, d])
             grad_phase[d] += g
             grad_freq[d] += g * time
 
