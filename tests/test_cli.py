@@ -181,7 +181,8 @@ def test_record_of_a_run(finished):
     assert content["command"] == f"graphkit {' '.join(RUN)} --out {folder}"
     for row in content["rows"]:
         assert row.keys() == {
-            *("model", "metric", "split", "values", "mean", "std", "reported", "parameters", "seconds", "peak_mb"),
+            *("model", "metric", "split", "values", "mean", "std", "reported"),
+            *("parameters", "seconds", "peak_mb", "epoch_seconds"),
         }
         assert len(row["values"]) == len(content["seeds"]) == 1
         assert 0 <= row["mean"] <= 100

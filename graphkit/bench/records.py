@@ -22,7 +22,10 @@ PACKAGES = ("graphkit", "torch", "torch-geometric", "numpy", "scipy", "numba", "
 
 @dataclass
 class Row:
-    """One model's values of one metric, one a seed, in the unit the paper prints (percent)."""
+    """One model's values of one metric, one a seed, in the unit the paper prints (percent).
+
+    ``seconds`` is the mean time of a run, ``epoch_seconds`` that of an epoch with its evaluation.
+    """
 
     model: str
     metric: str
@@ -32,6 +35,7 @@ class Row:
     parameters: int = 0
     seconds: float = 0.0
     peak_mb: float | None = None
+    epoch_seconds: float | None = None
 
     @property
     def mean(self) -> float:
@@ -65,10 +69,12 @@ class Record:
     hardware: str = ""
     note: str = ""
     fast: bool = False
+    headline: list[str] = field(default_factory=list)
 
     def main_rows(self) -> list[Row]:
-        """The test rows of the monitored metric, and of any other metric that the paper gives."""
-        return [row for row in self.rows if row.split == "test" and (row.metric == self.monitor or row.reported)]
+        """The test rows of the monitored metric, of those in ``headline``, and of any other that the paper gives."""
+        shown = (self.monitor, *self.headline)
+        return [row for row in self.rows if row.split == "test" and (row.metric in shown or row.reported)]
 
     def stamp(self, origin: dict[str, Any] | None = None) -> Record:
         """Fill in the time, and commit, versions and hardware of the runs (:func:`where`; those of now if None)."""
@@ -131,7 +137,8 @@ def _check(record: Record) -> None:
         demand(len(row.values) == len(record.seeds), f"{row.model} has not one value a seed")
         demand(bool(row.values), f"{row.model} has no values")
         demand(number(row.parameters) and number(row.seconds), f"costs of {row.model} are no numbers")
-        demand(row.peak_mb is None or number(row.peak_mb), f"costs of {row.model} are no numbers")
+        for cost in (row.peak_mb, row.epoch_seconds):
+            demand(cost is None or number(cost), f"costs of {row.model} are no numbers")
         if row.reported is not None:
             std = row.reported.get("std")
             demand(number(row.reported["mean"]) and (std is None or number(std)), "a reported figure is no number")

@@ -32,6 +32,8 @@ class RecipeLike(Protocol):
     def reported(self) -> Mapping[tuple[str, str], Any]: ...
     @property
     def build(self) -> Callable[[Any, str, int], Experiment]: ...
+    @property
+    def headline(self) -> tuple[str, ...]: ...
     def describe(self, config: Any) -> str: ...
 
 
@@ -99,6 +101,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
         monitor="",
         note=options.note,
         fast=options.fast,
+        headline=list(recipe.headline),
     )
     console = Console(stderr=True, quiet=options.quiet)
     fabric = make_fabric(options.device, options.precision)
@@ -191,6 +194,7 @@ def _rows(recipe: RecipeLike, config: Any, model: str, outcomes: list[dict[str, 
     rows = []
     reported = recipe.reported.get((model, config.dataset))
     peaks = [o["peak_mb"] for o in outcomes if o["peak_mb"] is not None]
+    epochs = [row["seconds"] for o in outcomes for row in o["history"]]
     for split in ("test", "valid"):
         for metric in outcomes[0]["best"]:
             figure = None
@@ -206,6 +210,7 @@ def _rows(recipe: RecipeLike, config: Any, model: str, outcomes: list[dict[str, 
                     parameters=outcomes[0]["parameters"],
                     seconds=round(sum(o["seconds"] for o in outcomes) / len(outcomes), 3),
                     peak_mb=max(peaks) if peaks else None,
+                    epoch_seconds=round(sum(epochs) / len(epochs), 4) if epochs else None,
                 )
             )
     return rows

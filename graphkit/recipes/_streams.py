@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from graphkit.datasets import load
+from graphkit.datasets.event_split import EventSplit
 from graphkit.datasets.events import EventStream
+from graphkit.datasets.tgb import TGB, load_tgb_negatives
 from graphkit.datasets.tgb_negatives import StoredNegatives
 from graphkit.nn.temporal.edge_bank import EdgeBank
 from graphkit.nn.temporal.memory_dgnn import MemoryDGNN
@@ -37,7 +39,7 @@ class Config:
     root: str | None = None
     """Folder of the datasets; $GRAPHKIT_ROOT if not given."""
     protocol: str = "time"
-    """Split: time (the first 70 % of the events, the next 15, the last 15) or inductive (new nodes only in the test)."""
+    """Split: time (70 % of the events, then 15, then 15) or inductive (also, new nodes come in the test only)."""
     mrr_negatives: int = 100
     """Destinations that a true one is ranked among, for MRR and Hits@10 of the best epoch; 0 leaves them out."""
     batch_size: int = 200
@@ -98,22 +100,22 @@ FAST = {"epochs": 1, "memory_dim": 8, "nat_cache_sizes": (4, 2), "nat_embed_dim"
 
 
 def build(config: Config, model: str, seed: int) -> Experiment:
-    """One row of the table: a model of ``MODELS`` with weights, negatives and new nodes of ``seed``."""
+    """One row of the table: a model of ``MODELS`` with weights, negatives and new nodes of ``seed``.
+
+    ``TGN@800`` is TGN with 800 events a training step; any other model likewise.
+    """
+    name = model
+    model, _, events = model.partition("@")
     check_choice(model, "model", MODELS)
+    if events and not events.isdecimal():
+        raise ValueError(f"model must end in a number of events after @ (got {name!r})")
     dataset = load(config.dataset, config.root)
     stream, split = dataset.data, dataset.split(seed, dataset.info.protocol_for("temporal", config.protocol))
     nat = model == "NAT"
-    batch_size = config.nat_batch_size if nat else config.batch_size
+    batch_size = int(events) if events else config.nat_batch_size if nat else config.batch_size
     eval_batch_size = config.nat_eval_batch_size if nat else config.eval_batch_size
-    # The negatives of validation and test are the same whatever the seed.
-    final = None
-    if config.mrr_negatives:
-        scored = torch.cat([split.valid, split.test])
-        stored = StoredNegatives.make(stream, scored, config.mrr_negatives, split.train)
-        final = TemporalLinkEvaluator("mrr", stored, eval_batch_size)
-    task = TemporalLinkPredictionTask(
-        stream, split, batch_size, evaluator=TemporalLinkEvaluator("ap", None, eval_batch_size), final=final, seed=seed
-    )
+    evaluator, final = _evaluators(config, dataset.info.name, stream, split, eval_batch_size)
+    task = TemporalLinkPredictionTask(stream, split, batch_size, evaluator=evaluator, final=final, seed=seed)
     seed_everything(seed)
     if model in HEURISTICS:
         return Experiment(task, _heuristic(model, stream, split.train))
@@ -121,6 +123,20 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     lr, patience = (config.nat_lr, config.nat_patience) if nat else (config.lr, config.patience)
     optimizer = torch.optim.Adam(network.parameters(), lr, fused=True)
     return Experiment(task, network, optimizer, config.epochs, patience)
+
+
+def _evaluators(
+    config: Config, name: str, stream: EventStream, split: EventSplit, batch_size: int
+) -> tuple[TemporalLinkEvaluator, TemporalLinkEvaluator | None]:
+    """For every epoch, and for the best one. The negatives are the same whatever the seed."""
+    if name in TGB:
+        return TemporalLinkEvaluator("mrr", load_tgb_negatives(name, config.root), batch_size), None
+    every = TemporalLinkEvaluator("ap", None, batch_size)
+    if not config.mrr_negatives:
+        return every, None
+    scored = torch.cat([split.valid, split.test])
+    stored = StoredNegatives.make(stream, scored, config.mrr_negatives, split.train)
+    return every, TemporalLinkEvaluator("mrr", stored, batch_size)
 
 
 def _network(config: Config, model: str, stream: EventStream, seed: int) -> nn.Module:
@@ -140,19 +156,33 @@ def _network(config: Config, model: str, stream: EventStream, seed: int) -> nn.M
             seed=seed,
         )
     name, _, filtered = model.partition("+")
+    kind = name.lower()
     pres = PredictCorrectFilter(stream.num_nodes, config.memory_dim, gamma=_gamma(config.gamma)) if filtered else None
+    if kind == "apan":
+        return MemoryDGNN(
+            stream.num_nodes,
+            stream.msg_dim,
+            kind,
+            embedding_dim=config.memory_dim,
+            memory_dim=config.memory_dim,
+            num_neighbors=config.num_neighbors,
+            heads=config.heads,
+            dropout=config.dropout,
+            pres=pres,
+            beta=config.beta,
+        )
     return MemoryDGNN(
         stream.num_nodes,
         stream.msg_dim,
-        name.lower(),
+        kind,
         config.memory_dim,
         config.memory_dim,
         config.memory_dim,
         config.num_neighbors,
         config.heads,
         config.dropout,
-        # APAN's mails are what they are.
-        **({} if name == "APAN" else {"message": config.message, "aggr": config.aggr}),
+        config.message,
+        config.aggr,
         pres=pres,
         beta=config.beta,
     )
@@ -178,3 +208,5 @@ PROTOCOL = (
     "test, the same for all; test at the epoch of the best validation AP, from the state after validation; MRR by "
     "TGB's protocol (half the negatives met before in training) at that epoch"
 )
+
+HEADLINE = ("AUC", "AP/batch", "MRR")

@@ -14,4 +14,5 @@ RECIPE = Recipe(
     build=_streams.build,
     task="temporal",
     protocol=_streams.PROTOCOL,
+    headline=_streams.HEADLINE,
 )

@@ -42,6 +42,7 @@ class Recipe:
         models: the models of the table, in order.
         build: ``build(config, model, seed)`` makes the experiment of one model.
         reported: the paper's figures by (model, dataset).
+        headline: metrics that tables show beside the one that chooses the epoch.
         task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split.
         protocol: what else there is to the protocol, in one sentence.
     """
@@ -55,6 +56,7 @@ class Recipe:
     task: str
     protocol: str
     reported: dict[tuple[ModelName, DatasetName], Reported] = field(default_factory=dict)
+    headline: tuple[str, ...] = ()
 
     def defaults(self, dataset: str | None = None, fast: bool = False) -> Any:
         """The config with the settings of ``dataset``; of the first dataset if None."""
