@@ -35,6 +35,16 @@ def test_borders_are_numpys_quantiles(values: list[int], unit: int, shares: tupl
     assert (split.train_stop, split.valid_stop) == expected
 
 
+@pytest.mark.parametrize("base", [0, 10**9])
+@pytest.mark.parametrize("size", [91, 171, 331, 361, 661])
+def test_a_quantile_that_is_an_events_time(size: int, base: int) -> None:
+    """(size - 1) * 0.7 is whole, but float64 finds less: NumPy's interpolation then rounds to the event or stays below."""
+    t = base + 10 * np.arange(size)
+    split = EventSplit.make(stream_at(t.tolist()))
+    assert split.train_stop == int((t <= np.quantile(t, 0.7)).sum())
+    assert split.valid_stop == int((t <= np.quantile(t, 0.85)).sum())
+
+
 @settings(max_examples=80, deadline=None)
 @given(TIMES, st.sampled_from([2**53, 2**60, 2**63 - 100]))
 def test_borders_far_from_zero(values: list[int], base: int) -> None:
