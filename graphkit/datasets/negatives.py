@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -182,5 +184,9 @@ def _pair_keys(stream: EventStream) -> Tensor:
 
 def _streams(seed: int, epoch: int, e_id: Tensor) -> Tensor:
     """A random stream for each event; :func:`~graphkit.ops.sample.uniform` draws from it."""
-    key = mix(mix(torch.tensor(seed)) + check_int(epoch, "epoch", 0))
-    return mix(e_id + int(key))
+    return mix(e_id + _key(seed, epoch))
+
+
+@lru_cache(maxsize=16)
+def _key(seed: int, epoch: int) -> int:
+    return int(mix(mix(torch.tensor(seed)) + check_int(epoch, "epoch", 0)))

@@ -38,7 +38,7 @@ def test_borders_are_numpys_quantiles(values: list[int], unit: int, shares: tupl
 @pytest.mark.parametrize("base", [0, 10**9])
 @pytest.mark.parametrize("size", [91, 171, 331, 361, 661])
 def test_a_quantile_that_is_an_events_time(size: int, base: int) -> None:
-    """(size - 1) * 0.7 is whole, but float64 finds less: NumPy's interpolation then rounds to the event or stays below."""
+    """(size - 1) * 0.7 is whole, but float64 finds less: NumPy's interpolation rounds to it or stays below."""
     t = base + 10 * np.arange(size)
     split = EventSplit.make(stream_at(t.tolist()))
     assert split.train_stop == int((t <= np.quantile(t, 0.7)).sum())
