@@ -7,11 +7,20 @@ import io
 import pickle
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from graphkit.testing.suite import (
+    Suite,
+    Violation,
+    check_names,
+    fail,
+    own_random_numbers,
+    refuse_hidden_tensors,
+    same,
+    scrambled,
+)
 from graphkit.utils.seed import stream
 
 #: What :func:`check_layer` checks, in this order.
@@ -107,7 +116,7 @@ def check_layer(
         True
     """
     skipped = {*skip} if compile else {*skip, "compile"}
-    return _Contract(layer, in_channels, call, False, set_semantics, strict_errors, seed).run(LAYER_CHECKS, skipped)
+    return _Contract(layer, in_channels, call, False, set_semantics, strict_errors, seed).check(LAYER_CHECKS, skipped)
 
 
 def check_decoder(
@@ -147,15 +156,9 @@ def check_decoder(
     skipped = {*skip}
     skipped |= set() if compile else {"compile"}
     skipped |= set() if symmetric else {"symmetric"}
-    return _Contract(decoder, in_channels, call, True, set_semantics, strict_errors, seed).run(DECODER_CHECKS, skipped)
-
-
-class _Violation(Exception):
-    """A promise that was not kept."""
-
-
-def _fail(message: str) -> NoReturn:
-    raise _Violation(message)
+    return _Contract(decoder, in_channels, call, True, set_semantics, strict_errors, seed).check(
+        DECODER_CHECKS, skipped
+    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ class _Example:
         )
 
 
-class _Contract:
+class _Contract(Suite):
     def __init__(
         self,
         module: nn.Module | Callable[[], nn.Module],
@@ -197,7 +200,7 @@ class _Contract:
         self.module, self.call, self.pairs = module, call, pairs
         self.set_semantics, self.strict_errors, self.seed = set_semantics, strict_errors, seed
         self.dtype = torch.float64
-        with self._own_random_numbers():
+        with own_random_numbers():
             made = self._build(seed)
         self.name = type(made).__name__
         known = getattr(made, "in_channels", None)
@@ -206,31 +209,15 @@ class _Contract:
         self.width_is_fixed = isinstance(declared, int) and declared > 0
         self.width = declared if isinstance(declared, int) and declared > 0 else 8
 
-    def run(self, names: tuple[str, ...], skip: set[str]) -> list[str]:
-        unknown = sorted(skip - set(DECODER_CHECKS))
-        if unknown:
-            raise ValueError(f"skip must name checks among {', '.join(names)} (got {', '.join(unknown)})")
+    def check(self, names: tuple[str, ...], skip: set[str]) -> list[str]:
+        check_names(skip, DECODER_CHECKS)
         if "dtype" in skip:
             self.dtype = torch.float32
         if not self.width_is_fixed:
             skip = skip | {"wrong_width"}
-        chosen = [name for name in names if name not in skip]
-        for name in chosen:
-            with self._own_random_numbers():
-                try:
-                    getattr(self, f"check_{name}")()
-                except _Violation as violation:
-                    raise AssertionError(f"{self.name} fails the check '{name}': {violation}") from None
-                except Exception as error:
-                    reason = f"it raised {type(error).__name__}: {error}"
-                    raise AssertionError(f"{self.name} fails the check '{name}': {reason}") from error
-        return chosen
+        return self.run([name for name in names if name not in skip])
 
     # What the checks share ------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _own_random_numbers() -> Any:
-        return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
     def _build(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)
@@ -257,10 +244,10 @@ class _Contract:
         inputs = (example.x, example.edge_index, example.pairs)[: 3 if self.pairs else 2]
         out = layer(*inputs) if self.call is None else self.call(layer, *inputs)
         if not isinstance(out, Tensor):
-            _fail(f"the output must be a tensor (got {type(out).__name__})")
+            fail(f"the output must be a tensor (got {type(out).__name__})")
         rows = example.pairs.size(1) if self.pairs else example.num_nodes
         if out.dim() != 2 or out.size(0) != rows:
-            _fail(f"the output must have shape [{rows}, out], a row a {self.row} (got {list(out.shape)})")
+            fail(f"the output must have shape [{rows}, out], a row a {self.row} (got {list(out.shape)})")
         return out
 
     @property
@@ -275,27 +262,8 @@ class _Contract:
         out = self.evaluate(layer, example)
         bad = int((~torch.isfinite(out)).sum())
         if bad:
-            _fail(f"{bad} of {out.numel()} outputs are not finite {where}")
+            fail(f"{bad} of {out.numel()} outputs are not finite {where}")
         return out
-
-    @staticmethod
-    def same(got: Tensor, want: Tensor, when: str) -> None:
-        if got.shape != want.shape:
-            _fail(f"the shape is {list(got.shape)} instead of {list(want.shape)} {when}")
-        if not want.numel():
-            return
-        limit = 1e-9 if want.dtype == torch.float64 else 1e-4
-        error = float((got - want).abs().max() / want.abs().max().clamp(min=1))
-        if not error <= limit:
-            _fail(f"the output is off by {error:.2g} (allowed {limit:g}) {when}")
-
-    def scrambled(self, layer: nn.Module) -> nn.Module:
-        """Every floating parameter NaN."""
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                if parameter.is_floating_point():
-                    parameter.fill_(float("nan"))
-        return layer
 
     # Numbers --------------------------------------------------------------------------------------------------------
 
@@ -306,7 +274,7 @@ class _Contract:
         for dtype in (torch.float32, torch.float64):
             out = self.evaluate(self.make(dtype=dtype), self.example(dtype=dtype))
             if out.dtype != dtype:
-                _fail(f"the output is {out.dtype} for {dtype} features and weights")
+                fail(f"the output is {out.dtype} for {dtype} features and weights")
 
     def check_permutation(self) -> None:
         self._relabel(self.example(), "when nodes are relabelled")
@@ -315,25 +283,25 @@ class _Contract:
         layer = self.make()
         order = torch.randperm(example.num_nodes, generator=stream(self.seed, 1))
         got = self.evaluate(layer, example.relabelled(order))
-        self.same(got if self.pairs else got[order], self.evaluate(layer, example), when)
+        same(got if self.pairs else got[order], self.evaluate(layer, example), when)
 
     def check_edge_order(self) -> None:
         layer, example = self.make(), self.example()
         order = torch.randperm(example.edge_index.size(1), generator=stream(self.seed, 1))
         shuffled = replace(example, edge_index=example.edge_index[:, order])
-        self.same(self.evaluate(layer, shuffled), self.evaluate(layer, example), "when edges are shuffled")
+        same(self.evaluate(layer, shuffled), self.evaluate(layer, example), "when edges are shuffled")
 
     def check_separate_graphs(self) -> None:
         layer, first, second = self.make(), self.example(7, 1), self.example(5, 2)
         alone = torch.cat([self.evaluate(layer, first), self.evaluate(layer, second)])
-        self.same(self.evaluate(layer, first.joined(second)), alone, "when two graphs are in one batch")
+        same(self.evaluate(layer, first.joined(second)), alone, "when two graphs are in one batch")
 
     def check_isolated_nodes(self) -> None:
         layer, example = self.make(), self.example()
         more = replace(example, x=torch.cat([example.x, example.x[:1]]))
         out = self.finite(layer, more, "with an isolated node")
         rows = out.size(0) if self.pairs else example.num_nodes
-        self.same(out[:rows], self.evaluate(layer, example), "for the other nodes when an isolated node is added")
+        same(out[:rows], self.evaluate(layer, example), "for the other nodes when an isolated node is added")
         loose = torch.full_like(example.pairs, example.num_nodes)
         self.finite(layer, replace(more, pairs=loose), "for an isolated node")
 
@@ -352,7 +320,7 @@ class _Contract:
         out = self.finite(layer, repeated, "with duplicate edges")
         self._relabel(repeated, "when nodes of a graph with duplicate edges are relabelled")
         if self.set_semantics:
-            self.same(out, self.evaluate(layer, example), "when edges are repeated, which must count once")
+            same(out, self.evaluate(layer, example), "when edges are repeated, which must count once")
 
     def check_self_loops(self) -> None:
         example = self.example()
@@ -367,15 +335,15 @@ class _Contract:
         edge_index = example.edge_index.repeat_interleave(2, dim=1)[:, ::2]
         pairs = example.pairs.t().contiguous().t()
         got = self.evaluate(layer, _Example(x, edge_index, pairs))
-        self.same(got, self.evaluate(layer, example), "when the inputs are strided")
+        same(got, self.evaluate(layer, example), "when the inputs are strided")
 
     def check_nan_stays_local(self) -> None:
         layer, first, second = self.make(), self.example(7, 1), self.example(5, 2)
         alone = self.evaluate(layer, first)
         out = self.evaluate(layer, first.joined(replace(second, x=torch.full_like(second.x, float("nan")))))
-        self.same(out[: alone.size(0)], alone, "when another graph of the batch is NaN")
+        same(out[: alone.size(0)], alone, "when another graph of the batch is NaN")
         if bool(torch.isfinite(out[alone.size(0) :]).all()):
-            _fail("NaN features gave finite numbers")
+            fail("NaN features gave finite numbers")
 
     def check_deterministic(self) -> None:
         outs = []
@@ -383,17 +351,17 @@ class _Contract:
             layer = self.make().train()
             torch.manual_seed(self.seed + 1)
             outs.append(self.evaluate(layer, self.example()))
-        self.same(outs[1], outs[0], "when made and trained twice under one seed")
+        same(outs[1], outs[0], "when made and trained twice under one seed")
 
     def check_eval_keeps_state(self) -> None:
         layer, example = self.make(), self.example()
         before = {name: value.clone() for name, value in layer.state_dict().items()}
         first = self.evaluate(layer, example)
         self.evaluate(layer, self.example(key=1))
-        self.same(self.evaluate(layer, example), first, "when called again in eval mode")
+        same(self.evaluate(layer, example), first, "when called again in eval mode")
         for name, value in layer.state_dict().items():
             if not torch.equal(value, before[name]):
-                _fail(f"'{name}' changed by a call in eval mode")
+                fail(f"'{name}' changed by a call in eval mode")
 
     def check_inputs_unchanged(self) -> None:
         for training in (False, True):
@@ -403,7 +371,7 @@ class _Contract:
             self.evaluate(layer, example)
             for name, value in tensors.items():
                 if not torch.equal(value, before[name][0]) or value._version != before[name][1]:
-                    _fail(f"{name} was written to")
+                    fail(f"{name} was written to")
 
     # Gradients ------------------------------------------------------------------------------------------------------
 
@@ -419,16 +387,16 @@ class _Contract:
             x = given.x.clone().requires_grad_()
             out = self.forward(layer, replace(given, x=x))
             if not out.requires_grad:
-                _fail(f"the output has no gradient{case}")
+                fail(f"the output has no gradient{case}")
             (out * torch.randn_like(out)).sum().backward()
             gradients = {"x": x.grad, **{n: p.grad for n, p in layer.named_parameters() if p.requires_grad}}
             for name, gradient in gradients.items():
                 if gradient is None:
                     if not case:
-                        _fail(f"'{name}' got no gradient")
+                        fail(f"'{name}' got no gradient")
                 elif not bool(torch.isfinite(gradient).all()):
                     bad = int((~torch.isfinite(gradient)).sum())
-                    _fail(f"{bad} of {gradient.numel()} gradients of '{name}' are not finite{case}")
+                    fail(f"{bad} of {gradient.numel()} gradients of '{name}' are not finite{case}")
 
     def check_gradcheck(self) -> None:
         layer, example = self.make(dtype=torch.float64), self.example(dtype=torch.float64)
@@ -442,17 +410,17 @@ class _Contract:
     def check_reset_parameters(self) -> None:
         layer = self.make()
         if not callable(getattr(layer, "reset_parameters", None)):
-            _fail("there is no reset_parameters()")
+            fail("there is no reset_parameters()")
         drawn = []
         for _ in range(2):
-            self.scrambled(layer)
+            scrambled(layer)
             torch.manual_seed(self.seed)
             layer.reset_parameters()  # type: ignore[operator]
             for name, value in layer.named_parameters():
                 if not bool(torch.isfinite(value).all()):
-                    _fail(f"reset_parameters() left '{name}' as it was")
+                    fail(f"reset_parameters() left '{name}' as it was")
             drawn.append(self.finite(layer, self.example(), "after reset_parameters()"))
-        self.same(drawn[1], drawn[0], "when reset twice under one seed")
+        same(drawn[1], drawn[0], "when reset twice under one seed")
 
     def check_state_dict(self) -> None:
         layer, example = self.make(), self.example()
@@ -460,8 +428,8 @@ class _Contract:
         torch.save(layer.state_dict(), file)
         file.seek(0)
         other = self.make(self.seed + 1)
-        self.scrambled(other).load_state_dict(torch.load(file, weights_only=True))
-        self.same(self.evaluate(other, example), self.evaluate(layer, example), "after load_state_dict")
+        scrambled(other).load_state_dict(torch.load(file, weights_only=True))
+        same(self.evaluate(other, example), self.evaluate(layer, example), "after load_state_dict")
 
     def check_pickle(self) -> None:
         layer, example = self.make(), self.example()
@@ -473,28 +441,20 @@ class _Contract:
 
     def _copied(self, layer: nn.Module, other: nn.Module, example: _Example, when: str) -> None:
         want = self.evaluate(layer, example)
-        self.same(self.evaluate(other, example), want, when)
-        self.scrambled(other)
-        self.same(self.evaluate(layer, example), want, f"when the copy's weights change {when}")
+        same(self.evaluate(other, example), want, when)
+        scrambled(other)
+        same(self.evaluate(layer, example), want, f"when the copy's weights change {when}")
 
     def check_device(self) -> None:
-        own = vars(nn.Module())
-        for path, module in self.make().named_modules():
-            for name, value in vars(module).items():
-                inside = value.values() if isinstance(value, dict) else value
-                items = inside if isinstance(value, (list, tuple, dict)) else [value]
-                hidden = next((item for item in items if isinstance(item, (Tensor, nn.Module))), None)
-                if name not in own and hidden is not None:
-                    kind = "register_buffer" if isinstance(hidden, Tensor) else "a ModuleList or ModuleDict"
-                    _fail(f"'{path + '.' if path else ''}{name}' does not move with the module: use {kind}")
+        refuse_hidden_tensors(self.make())
         if torch.cuda.is_available():
             layer, example = self.make(), self.example()
             want = self.evaluate(layer, example)
             moved = _Example(example.x.cuda(), example.edge_index.cuda(), example.pairs.cuda())
             out = self.evaluate(layer.cuda(), moved)
             if not out.is_cuda:
-                _fail(f"the output is on {out.device} for inputs on the GPU")
-            self.same(out.cpu(), want, "on the GPU")
+                fail(f"the output is on {out.device} for inputs on the GPU")
+            same(out.cpu(), want, "on the GPU")
 
     def check_repr(self) -> None:
         layer = self.make()
@@ -503,7 +463,7 @@ class _Contract:
         wanted = [self.name, *([str(size)] if isinstance(size, int) and size > 0 else [])]
         for part in wanted:
             if part not in text:
-                _fail(f"repr must tell {part!r} (got {text!r})")
+                fail(f"repr must tell {part!r} (got {text!r})")
 
     # Bad input ------------------------------------------------------------------------------------------------------
 
@@ -527,14 +487,14 @@ class _Contract:
         layer = self.make()
         try:
             self.evaluate(layer, example)
-        except _Violation:
+        except Violation:
             raise
         except Exception as error:
             clear = isinstance(error, (ValueError, TypeError, IndexError)) and str(got) in str(error)
             if self.strict_errors and not clear:
-                _fail(f"{what} must raise a clear error that tells {got} (got {type(error).__name__}: {error})")
+                fail(f"{what} must raise a clear error that tells {got} (got {type(error).__name__}: {error})")
             return
-        _fail(f"{what} went through without an error")
+        fail(f"{what} went through without an error")
 
     # Pairs ----------------------------------------------------------------------------------------------------------
 
@@ -542,7 +502,7 @@ class _Contract:
         layer, example = self.make(), self.example()
         order = torch.randperm(example.pairs.size(1), generator=stream(self.seed, 1))[:-2]
         got = self.evaluate(layer, replace(example, pairs=example.pairs[:, order]))
-        self.same(got, self.evaluate(layer, example)[order], "when pairs are shuffled and some left out")
+        same(got, self.evaluate(layer, example)[order], "when pairs are shuffled and some left out")
 
     def check_no_pairs(self) -> None:
         example = self.example()
@@ -551,7 +511,7 @@ class _Contract:
     def check_symmetric(self) -> None:
         layer, example = self.make(), self.example()
         got = self.evaluate(layer, replace(example, pairs=example.pairs.flip(0)))
-        self.same(got, self.evaluate(layer, example), "when the two ends are exchanged")
+        same(got, self.evaluate(layer, example), "when the two ends are exchanged")
 
     # Compilation ----------------------------------------------------------------------------------------------------
 
@@ -568,7 +528,7 @@ class _Contract:
             gradients = [p.grad for p in (x, *layer.parameters()) if p.grad is not None]
             found.append([out.detach(), *(gradient.clone() for gradient in gradients)])
         for place, (got, want) in enumerate(zip(found[1], found[0], strict=True)):
-            self.same(got, want, f"when compiled ({'gradients' if place else 'output'})")
+            same(got, want, f"when compiled ({'gradients' if place else 'output'})")
         # Compiled dropout draws other numbers, so training is only traced.
         torch.compiler.reset()
         trained = torch.compile(layer.train(), fullgraph=True, backend="aot_eager")

@@ -72,6 +72,7 @@ class EdgeBank(TemporalModel):
 
     @torch.no_grad()
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
+        self.check_query(src, dst, t)
         wanted = self._key(src[:, None], dst)
         count, last = torch.zeros_like(wanted), torch.zeros_like(wanted)
         for level in _LEVELS:
@@ -89,6 +90,9 @@ class EdgeBank(TemporalModel):
 
     @torch.no_grad()
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
+        self.check_events(src, dst, t, e_id)
+        if src.numel() == 0:
+            return
         key, inverse, count = self._key(src, dst).unique(return_inverse=True, return_counts=True)
         last = torch.zeros_like(key).scatter_reduce_(0, inverse, t, "amax", include_self=False)
         for level in _LEVELS:

@@ -14,7 +14,7 @@ from graphkit.nn.temporal.pres import PredictCorrectFilter
 from graphkit.nn.temporal.state import TemporalModel
 from graphkit.nn.temporal.temporal_attention import TemporalAttentionEmbedding
 from graphkit.ops.last import compact
-from graphkit.utils.checks import check_choice, check_features, check_int, check_pairs, check_range
+from graphkit.utils.checks import check_choice, check_features, check_int, check_range
 
 KINDS = ("tgn", "jodie", "dyrep", "apan")
 _EMBEDDING = {"tgn": "attention", "jodie": "time", "dyrep": "identity"}
@@ -70,7 +70,7 @@ class MemoryDGNN(TemporalModel):
         torch.Size([1, 3])
     """
 
-    last_time: Tensor
+    msg_dim: int
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class MemoryDGNN(TemporalModel):
         pres: PredictCorrectFilter | None = None,
         beta: float = 0.1,
     ) -> None:
-        super().__init__(check_int(num_nodes, "num_nodes", 1))
+        super().__init__(num_nodes)
         self.kind = check_choice(kind, "kind", KINDS)
         self.msg_dim = check_int(msg_dim, "msg_dim", 0)
         self.embedding_dim = check_int(embedding_dim, "embedding_dim", 1)
@@ -118,7 +118,6 @@ class MemoryDGNN(TemporalModel):
             layer = _BUILD[embedding](memory, embedding_dim, heads, dropout)
             self.encoder = MemoryEncoder(memory, layer, num_neighbors, x, summarize_neighbors=kind == "dyrep")
         self.decoder = TemporalLinkDecoder(embedding_dim)
-        self.register_state("last_time", fill=torch.iinfo(torch.int64).min, dtype=torch.int64)
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
@@ -126,34 +125,20 @@ class MemoryDGNN(TemporalModel):
         self.decoder.reset_parameters()
 
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
-        if src.dim() != 1 or dst.dim() != 2 or dst.size(0) != src.size(0) or t.shape != src.shape:
-            raise ValueError(
-                f"src, dst and t must have shapes [B], [B, C] and [B] "
-                f"(got {list(src.shape)}, {list(dst.shape)} and {list(t.shape)})"
-            )
+        self.check_query(src, dst, t, msg)
         asked = torch.cat([src, dst.reshape(-1)])
         times = torch.cat([t, t[:, None].expand_as(dst).reshape(-1)])
-        z = self._embed(asked, times, msg, "src and dst")
-        return self.decoder(z[: src.numel()], z[src.numel() :].view(*dst.shape, -1))
+        z = self._embed(asked, times, msg)
+        return self.decoder(z[: src.numel()], z[src.numel() :].view(*dst.shape, self.embedding_dim))
 
     def embed(self, n_id: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
-        if n_id.dim() != 1 or t.shape != n_id.shape:
-            raise ValueError(f"n_id and t must be vectors of one length (got {list(n_id.shape)} and {list(t.shape)})")
-        return self._embed(n_id, t, msg, "n_id")
+        self.check_nodes(n_id, t, msg)
+        return self._embed(n_id, t, msg)
 
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
-        self._check_msg(msg)
-        for name, part in (("dst", dst), ("t", t), ("e_id", e_id)):
-            if src.dim() != 1 or part.shape != src.shape:
-                raise ValueError(
-                    f"src and {name} must be vectors with one value an event "
-                    f"(got {list(src.shape)} and {list(part.shape)})"
-                )
-        self._check_nodes(torch.cat([src, dst]), "src and dst")
-        self._check_order(t, e_id)
+        self.check_events(src, dst, t, e_id, msg)
         if src.numel():
             self.encoder.update_state(src, dst, t, e_id, msg)
-            self.last_time.copy_(t[-1])
         super().update_state(src, dst, t, e_id, msg)
 
     def auxiliary_loss(self) -> Tensor | None:
@@ -161,33 +146,9 @@ class MemoryDGNN(TemporalModel):
         coherence = self.encoder.coherence_loss() if self.beta else None
         return None if coherence is None else self.beta * coherence
 
-    def _embed(self, n_id: Tensor, t: Tensor, msg: Tensor | None, name: str) -> Tensor:
-        self._check_msg(msg)
-        self._check_nodes(n_id, name)
+    def _embed(self, n_id: Tensor, t: Tensor, msg: Tensor | None) -> Tensor:
         nodes, row = compact(n_id, self.num_nodes)
         return self.encoder(nodes, row, t, msg)
-
-    def _check_nodes(self, n_id: Tensor, name: str) -> None:
-        check_pairs(n_id.expand(2, -1), self.num_nodes, name, wait=False)
-
-    def _check_msg(self, msg: Tensor | None) -> None:
-        width = 0 if msg is None else msg.size(1)
-        if width != self.msg_dim:
-            raise ValueError(f"msg must have msg_dim={self.msg_dim} columns (got {width})")
-
-    def _check_order(self, t: Tensor, e_id: Tensor) -> None:
-        if t.dtype != torch.int64:
-            raise TypeError(f"t must be int64 (got {t.dtype}); float32 loses seconds")
-        before = torch.cat([self.last_time[None], t[:-1]])
-        if t.is_cuda:
-            torch._assert_async((t >= before).all(), "t must not descend, within a batch or from one to the next")
-            return
-        wrong = t.numpy() < before.numpy()
-        if wrong.any():
-            bad = int(wrong.argmax())
-            raise ValueError(
-                f"t must not descend: event {int(e_id[bad])} is at {int(t[bad])}, after an event at {int(before[bad])}"
-            )
 
     def __repr__(self) -> str:
         return f"MemoryDGNN({self.num_nodes}, msg_dim={self.msg_dim}, kind={self.kind!r}, {self.embedding_dim})"

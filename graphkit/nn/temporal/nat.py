@@ -14,7 +14,7 @@ from graphkit.nn.temporal.state import TemporalModel
 from graphkit.nn.temporal.time_encoder import TimeEncoder
 from graphkit.ops import neighborhood_cache as ops
 from graphkit.ops.last import compact, last_occurrence
-from graphkit.utils.checks import check_features, check_int, check_pairs
+from graphkit.utils.checks import check_features, check_int
 
 # Pairs that are scored at once; more are scored in several parts, so that memory does not grow with the candidates.
 _PAIRS = 32768
@@ -86,6 +86,7 @@ class NAT(TemporalModel):
     self_rep: Tensor
     opponent: Tensor
     x: Tensor | None
+    msg_dim: int
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class NAT(TemporalModel):
         aggr: str = "attention",
         seed: int = 0,
     ) -> None:
-        super().__init__(check_int(num_nodes, "num_nodes", 1))
+        super().__init__(num_nodes)
         self.msg_dim = check_int(msg_dim, "msg_dim", 0)
         self.time_dim = check_int(time_dim, "time_dim", 1)
         self.self_dim = check_int(self_dim, "self_dim", 1)
@@ -151,17 +152,10 @@ class NAT(TemporalModel):
     # Scores -----------------------------------------------------------------------------------------------------------
 
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
-        if src.dim() != 1 or dst.dim() != 2 or dst.size(0) != src.size(0) or t.shape != src.shape:
-            raise ValueError(
-                f"src, dst and t must have shapes [B], [B, C] and [B] "
-                f"(got {list(src.shape)}, {list(dst.shape)} and {list(t.shape)})"
-            )
-        self._check_msg(msg)
-        asked = torch.cat([src[:, None], dst], 1)
-        check_pairs(asked.view(1, -1).expand(2, -1), self.num_nodes, "src and dst", wait=False)
+        self.check_query(src, dst, t, msg)
         if dst.numel() == 0:
             return self.self_rep.new_zeros(dst.shape)
-        n_id, place = compact(asked, self.num_nodes)
+        n_id, place = compact(torch.cat([src[:, None], dst], 1), self.num_nodes)
         read = self._read(n_id, msg)
         feature = read.rep
         if self.x is not None:
@@ -181,8 +175,7 @@ class NAT(TemporalModel):
         return torch.cat(parts, 1)
 
     def embed(self, n_id: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
-        self._check_msg(msg)
-        check_pairs(n_id.view(1, -1).expand(2, -1), self.num_nodes, "n_id", wait=False)
+        self.check_nodes(n_id, t, msg)
         e_id, t = self.cache.e_id[n_id, 0], self.cache.t[n_id, 0]
         return self._own(n_id, self._event(e_id, t, msg))
 
@@ -190,7 +183,7 @@ class NAT(TemporalModel):
 
     @torch.no_grad()
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
-        self._check_events(src, dst, t, e_id, msg)
+        self.check_events(src, dst, t, e_id, msg)
         if src.numel() == 0:
             return
         # Both ends of each event, one event after the other: where several write to one place the last one wins.
@@ -261,29 +254,6 @@ class NAT(TemporalModel):
         if msg is None:
             return time
         return torch.cat([msg.index_select(0, e_id.clamp(min=0)).to(time.dtype), time], 1)
-
-    # Checks -----------------------------------------------------------------------------------------------------------
-
-    def _check_msg(self, msg: Tensor | None) -> None:
-        width = 0 if msg is None else msg.size(1)
-        if width != self.msg_dim:
-            raise ValueError(f"msg must have msg_dim={self.msg_dim} columns (got {width})")
-
-    def _check_events(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None) -> None:
-        self._check_msg(msg)
-        for name, part in (("src", src), ("dst", dst), ("t", t), ("e_id", e_id)):
-            if part.shape != (src.numel(),):
-                raise ValueError(f"{name} must be a vector with one value an event (got {list(part.shape)})")
-        check_pairs(torch.stack([src, dst]), self.num_nodes, "src and dst", wait=False)
-        for name, part in (("t", t), ("e_id", e_id)):
-            if part.dtype != torch.int64:
-                raise TypeError(f"{name} must be int64 (got {part.dtype})")
-            ordered = (part[1:] >= part[:-1]).all()
-            if part.is_cuda:
-                torch._assert_async(ordered, f"{name} must ascend")
-            elif not ordered:
-                place = int((part[1:] < part[:-1]).nonzero()[0])
-                raise ValueError(f"{name} must ascend (got {int(part[place])} before {int(part[place + 1])})")
 
     def __repr__(self) -> str:
         return (

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphkit.utils.checks import check_int, check_pairs
+
 
 class StreamingModule(nn.Module):
     """A module whose state is buffers filled by a stream of events.
@@ -86,14 +88,25 @@ class TemporalModel(StreamingModule):
 
     In all methods ``t`` is int64, and ``msg`` is the message matrix ``[E, D]`` of the whole stream (None if events
     carry no message), of which a model reads the rows of events that it was shown.
+
+    A subclass checks its arguments with :meth:`check_query`, :meth:`check_nodes` and :meth:`check_events`, before it
+    does anything. On a GPU, ids and the order of events are asserted there, so that no step waits for the device.
+
+    Attributes:
+        msg_dim: width of the messages, 0 for none; None if the model does not read them.
+        next_event: the first event that was not shown yet.
+        last_time: time of the last event that was shown.
     """
 
     next_event: Tensor
+    last_time: Tensor
+    msg_dim: int | None = None
 
     def __init__(self, num_nodes: int) -> None:
         super().__init__()
-        self.num_nodes = num_nodes
+        self.num_nodes = check_int(num_nodes, "num_nodes", 1)
         self.register_state("next_event", dtype=torch.int64)
+        self.register_state("last_time", fill=torch.iinfo(torch.int64).min, dtype=torch.int64)
 
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
         """Logits that ``src[i]`` meets ``dst[i, j]`` at ``t[i]``; changes no state.
@@ -112,6 +125,7 @@ class TemporalModel(StreamingModule):
         """
         if e_id.numel():
             self.next_event.copy_(e_id[-1] + 1)
+            self.last_time.copy_(t[-1])
 
     def embed(self, n_id: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
         """``[n, out_channels]`` embeddings of nodes ``n_id`` at times ``t`` (both ``[n]``); changes no state."""
@@ -120,3 +134,71 @@ class TemporalModel(StreamingModule):
     def auxiliary_loss(self) -> Tensor | None:
         """A term that the last ``forward`` adds to the loss, or None."""
         return None
+
+    def check_query(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> None:
+        """Raise an error unless these are arguments of :meth:`forward`."""
+        if src.dim() != 1 or dst.dim() != 2 or dst.size(0) != src.size(0) or t.shape != src.shape:
+            raise ValueError(
+                f"src, dst and t must have shapes [B], [B, C] and [B] "
+                f"(got {list(src.shape)}, {list(dst.shape)} and {list(t.shape)})"
+            )
+        _check_dtypes(src=src, dst=dst, t=t)
+        self._check_msg(msg)
+        self._check_ids(torch.cat([src, dst.reshape(-1)]), "src and dst")
+
+    def check_nodes(self, n_id: Tensor, t: Tensor, msg: Tensor | None = None) -> None:
+        """Raise an error unless these are arguments of :meth:`embed`."""
+        if n_id.dim() != 1 or t.shape != n_id.shape:
+            raise ValueError(f"n_id and t must be vectors of one length (got {list(n_id.shape)} and {list(t.shape)})")
+        _check_dtypes(n_id=n_id, t=t)
+        self._check_msg(msg)
+        self._check_ids(n_id, "n_id")
+
+    def check_events(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
+        """Raise an error unless these are arguments of :meth:`update_state`, and follow what was shown before."""
+        columns = {"src": src, "dst": dst, "t": t, "e_id": e_id}
+        for name, column in columns.items():
+            if column.dim() != 1 or column.shape != src.shape:
+                raise ValueError(
+                    f"{name} must be a vector with one value an event (got {list(column.shape)}, and src is "
+                    f"{list(src.shape)})"
+                )
+        _check_dtypes(**columns)
+        self._check_msg(msg)
+        self._check_ids(torch.cat([src, dst]), "src and dst")
+        _check_order(t, "t", self.last_time)
+        _check_order(e_id, "e_id")
+
+    def extra_repr(self) -> str:
+        return str(self.num_nodes)
+
+    def _check_ids(self, ids: Tensor, name: str) -> None:
+        check_pairs(ids.expand(2, -1), self.num_nodes, name, wait=False)
+
+    def _check_msg(self, msg: Tensor | None) -> None:
+        width = 0 if msg is None else msg.size(1)
+        if self.msg_dim is not None and width != self.msg_dim:
+            raise ValueError(f"msg must have msg_dim={self.msg_dim} columns (got {width})")
+
+
+def _check_dtypes(**columns: Tensor) -> None:
+    for name, column in columns.items():
+        if column.dtype != torch.int64:
+            raise TypeError(f"{name} must be int64 (got {column.dtype}); float32 is not exact beyond 2^24")
+
+
+def _check_order(column: Tensor, name: str, last: Tensor | None = None) -> None:
+    """Values ``[B]`` that do not descend, and do not begin below ``last``."""
+    before = column[:-1] if last is None else torch.cat([last[None], column[:-1]])
+    after = column[1:] if last is None else column
+    if column.is_cuda:
+        torch._assert_async((after >= before).all(), f"{name} must ascend, within a batch and from one to the next")
+        return
+    # NumPy for the reason that check_pairs has.
+    wrong = after.numpy() < before.numpy()
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise ValueError(
+            f"{name} must ascend, within a batch and from one to the next "
+            f"(got {int(before[place])} before {int(after[place])})"
+        )

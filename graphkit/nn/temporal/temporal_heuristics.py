@@ -26,15 +26,17 @@ class Popularity(TemporalModel):
     count: Tensor
 
     def __init__(self, num_nodes: int) -> None:
-        super().__init__(check_int(num_nodes, "num_nodes", 1))
+        super().__init__(num_nodes)
         self.register_state("count", num_nodes, dtype=torch.int64)
 
     @torch.no_grad()
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
+        self.check_query(src, dst, t)
         return self.count[dst].double()
 
     @torch.no_grad()
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
+        self.check_events(src, dst, t, e_id)
         for node in (src, dst):
             self.count.index_add_(0, node, torch.ones_like(node))
         super().update_state(src, dst, t, e_id, msg)
@@ -56,16 +58,18 @@ class Recency(TemporalModel):
     last: Tensor
 
     def __init__(self, num_nodes: int) -> None:
-        super().__init__(check_int(num_nodes, "num_nodes", 1))
+        super().__init__(num_nodes)
         self.register_state("last", num_nodes, fill=-1, dtype=torch.int64)
 
     @torch.no_grad()
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
+        self.check_query(src, dst, t)
         # The start, -1, is before all times.
         return (self.last[dst] - t[:, None]).double()
 
     @torch.no_grad()
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
+        self.check_events(src, dst, t, e_id)
         for node in (src, dst):
             self.last.scatter_reduce_(0, node, t, "amax")
         super().update_state(src, dst, t, e_id, msg)
@@ -87,15 +91,16 @@ class CommonRecentNeighbors(TemporalModel):
     """
 
     def __init__(self, num_nodes: int, size: int = 8) -> None:
-        super().__init__(check_int(num_nodes, "num_nodes", 1))
+        super().__init__(num_nodes)
         self.neighbors = NeighborBuffer(num_nodes, check_int(size, "size", 1))
 
     @torch.no_grad()
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
+        self.check_query(src, dst, t)
         near, far = self.neighbors.recent(src), self.neighbors.recent(dst.flatten())
         # No node has these ids: what is not there equals nothing.
         mine = torch.where(near.mask, near.n_id, -1)
-        theirs = torch.where(far.mask, far.n_id, -2).view(*dst.shape, -1)
+        theirs = torch.where(far.mask, far.n_id, -2).view(*dst.shape, self.neighbors.size)
         score = torch.zeros(dst.shape, device=dst.device)
         for place in range(mine.size(1)):
             node = mine[:, place, None]
@@ -106,5 +111,6 @@ class CommonRecentNeighbors(TemporalModel):
 
     @torch.no_grad()
     def update_state(self, src: Tensor, dst: Tensor, t: Tensor, e_id: Tensor, msg: Tensor | None = None) -> None:
+        self.check_events(src, dst, t, e_id)
         self.neighbors.insert(src, dst, t, e_id)
         super().update_state(src, dst, t, e_id, msg)
