@@ -153,7 +153,7 @@ def _stop(t: Tensor, share: float) -> int:
     # As numpy.quantile rounds; where float64 would not tell times apart, from the first of the two on.
     base = low if high >= 2**53 else 0
     first, second, part = float(low - base), float(high - base), place - below
-    border = first + (second - first) * part if part < 0.5 else second - (second - first) * (1 - part)
+    border = second - (second - first) * (1 - part)
     last = high if border >= second else low
     return int(torch.searchsorted(t, last, right=True))
 
