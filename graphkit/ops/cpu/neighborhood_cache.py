@@ -88,7 +88,7 @@ def insert(
     rows, count = len(to), offered[0].shape[1]
     target = np.empty((rows, count), np.int32)
     run(_choose, rows, held[0], to, frm, offered[0], alpha, stream, draw, target, grain=max(32768 // count, 1))
-    parts = 1 if rows * count < 65536 else 4 * torch.get_num_threads()
+    parts = 1 if rows * count < 65536 else 2 * torch.get_num_threads()
     run(_write, parts, parts, *held, to, frm, *offered, target, grain=1)
 
 
@@ -198,7 +198,7 @@ def _nested_histogram(start, stop, key, bounds, u, v, node, out):  # pragma: no 
             me_node, you_node = (node[me], node[you]) if len(node) else (me, you)
             mine, yours = np.int64(1) << (3 * side), np.int64(8) >> (3 * side)
             _nested_codes(key, near, far, me, you, me_node, you_node, mine, yours, code, wide)
-            alone1, alone2 = 0, 0
+            alone1 = alone2 = np.int64(0)
             for i in range(near):
                 alone1 += np.int64(code[i] == mine << 1)
             for i in range(near, near + far):

@@ -190,6 +190,20 @@ def test_gradients_reach_every_parameter_and_no_state(aggr: str) -> None:
 
 
 @both
+def test_state_may_change_before_the_backward_pass(aggr: str) -> None:
+    events, gradients = stream(60), []
+    for update_first in (False, True):
+        model = make(aggr=aggr).eval()
+        play(model, events, 0, 50, 10)
+        loss = model(*query(), events[4]).sigmoid().sum()
+        if update_first:
+            play(model, events, 50, 60, 10)
+        loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@both
 def test_snapshot_reset_and_state_dict(aggr: str) -> None:
     """Random replacements included: the draws go on from where they were."""
     events = stream(90)
