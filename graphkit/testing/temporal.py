@@ -7,6 +7,7 @@ import io
 import pickle
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -729,8 +730,13 @@ class _StreamContract(Suite):
 
     # Bad input --------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def refusing(self) -> tuple[Any, _Events]:
+        return self.shown()
+
     def _refuses(self, call: Callable[[Any, _Events], object], got: object, what: str) -> None:
-        model, events = self.shown()
+        # One model for all: each error must leave it as it was.
+        model, events = self.refusing
         before = self.state(model)
         try:
             call(model, events)
@@ -764,6 +770,11 @@ class _StreamContract(Suite):
         return call
 
     def check_wrong_ids(self) -> None:
+        now = torch.full((4,), self.after(self.events()))
+
+        def embed(model: Any, events: _Events) -> object:
+            return model.embed(spoil(torch.arange(4)), now, events.msg)
+
         for bad in (self.nodes, -1):
 
             def spoil(ids: Tensor, bad: int = bad) -> Tensor:
@@ -775,15 +786,13 @@ class _StreamContract(Suite):
                 self._refuses(self._forward(**{name: spoil}), bad, f"node id {bad} in {name} of forward")
                 self._refuses(self._update(**{name: spoil}), bad, f"node id {bad} in {name} of update_state")
             if self.embeds():
-                t = torch.full((4,), self.after(self.events()))
-                ids = spoil(torch.arange(4))
-                self._refuses(lambda model, events, i=ids, t=t: model.embed(i, t, events.msg), bad, f"node id {bad} in embed")  # type: ignore[misc]  # fmt: skip  # noqa: E501
+                self._refuses(embed, bad, f"node id {bad} in embed")
 
     def check_wrong_dtype(self) -> None:
         for name in ("src", "dst", "t"):
-            self._refuses(self._forward(**{name: Tensor.float}), "float32", f"float32 {name} in forward")
+            self._refuses(self._forward(**{name: _single}), "float32", f"float32 {name} in forward")
         for name in ("src", "dst", "t", "e_id"):
-            self._refuses(self._update(**{name: Tensor.float}), "float32", f"float32 {name} in update_state")
+            self._refuses(self._update(**{name: _single}), "float32", f"float32 {name} in update_state")
 
     def check_wrong_shape(self) -> None:
         rows = 8
@@ -816,3 +825,7 @@ class _StreamContract(Suite):
 
 def _identical(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first, second) or bool(((first == second) | (first.isnan() & second.isnan())).all())
+
+
+def _single(value: Tensor) -> Tensor:
+    return value.float()
