@@ -286,6 +286,7 @@ def _charts(record: Record) -> list[str]:
         if any(row.reported for row in rows):
             key += '&ensp;<span class="p">◆</span> paper'
         parts += [f'<h3>Test scores</h3><p class="soft key">{key}</p>', svg.scores(shown, f"test {record.monitor}")]
+    parts += _batch_sizes(rows)
     column = f"valid/{record.monitor}"
     curves = {
         name: [(point["epoch"], point[column]) for point in history if column in point and "epoch" in point]
@@ -304,6 +305,24 @@ def _charts(record: Record) -> list[str]:
         drawn = [svg.histogram(record.histograms[name]["edges"], groups, name) for name, groups in histograms.items()]
         parts.append(f'<h3>Test scores of single examples</h3><div class="charts">{"".join(drawn)}</div>')
     return parts
+
+
+def _batch_sizes(rows: Sequence[Row]) -> list[str]:
+    """Score and time of an epoch by batch size, where models were trained at several (``TGN@200``, ``TGN@800``)."""
+    scores: dict[str, list[tuple[float, float]]] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        name, _, events = row.model.partition("@")
+        if events.isdecimal():
+            scores.setdefault(name, []).append((int(events), row.mean))
+            if row.epoch_seconds is not None:
+                times.setdefault(name, []).append((int(events), row.epoch_seconds))
+    if not any(len(points) > 1 for points in scores.values()):
+        return []
+    charts = [svg.lines(scores, "batch size", f"test {rows[0].metric}")]
+    if times:
+        charts.append(svg.lines(times, "batch size", "seconds an epoch"))
+    return ["<h3>By batch size</h3>", *charts]
 
 
 def _facts(record: Record) -> str:

@@ -15,6 +15,7 @@ from graphkit.datasets.events import EventStream
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import read_pyg
 from graphkit.datasets.splits import IndexSplit, mask_split
+from graphkit.datasets.synthetic import triadic_closure_stream
 from graphkit.datasets.tgb import TGB, load_tgb
 from graphkit.utils.checks import nearest
 from graphkit.utils.io import data_root
@@ -109,6 +110,10 @@ def _events(**options: Any) -> Loader:
 
 def _tgb(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=load_tgb(facts.name, root))
+
+
+def _triadic_closure(facts: DatasetInfo, root: Path) -> Dataset:
+    return Dataset(facts, data=triadic_closure_stream())
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
@@ -225,6 +230,15 @@ _register(
     protocols=("random", "per-class", "link"),
     licence="CC-BY-4.0",
     source="scikit-learn; Alpaydin and Kaynak 1998",
+    origin="built",
+)
+_register(
+    _triadic_closure,
+    ("triadic-closure", "", 500, 10000, 0, 0),
+    metric="ap",
+    protocols=("time", "inductive"),
+    licence="MIT",
+    source="drawn at random; friends of friends meet",
     origin="built",
 )
 
