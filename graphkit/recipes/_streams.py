@@ -17,7 +17,9 @@ from graphkit.nn.temporal.edge_bank import EdgeBank
 from graphkit.nn.temporal.memory_dgnn import MemoryDGNN
 from graphkit.nn.temporal.nat import NAT
 from graphkit.nn.temporal.pres import PredictCorrectFilter
+from graphkit.nn.temporal.state import TemporalModel
 from graphkit.nn.temporal.temporal_heuristics import CommonRecentNeighbors, Popularity, Recency
+from graphkit.nn.temporal.temporal_ncn import TemporalNCN
 from graphkit.train import Experiment
 from graphkit.train.tasks.temporal_link_prediction import TemporalLinkPredictionTask
 from graphkit.train.temporal_evaluation import TemporalLinkEvaluator
@@ -27,7 +29,7 @@ from graphkit.utils.seed import seed_everything
 MEMORY_MODELS = ("TGN", "JODIE", "DyRep", "APAN")
 FILTERED = tuple(f"{name}+PRES" for name in MEMORY_MODELS)
 HEURISTICS = ("EdgeBank", "EdgeBank-window", "Recency", "Popularity", "CommonRecentNeighbors")
-MODELS = ("NAT", *MEMORY_MODELS, *FILTERED, *HEURISTICS)
+MODELS = ("NAT", *MEMORY_MODELS, *FILTERED, "TGN+NCN", *HEURISTICS)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _evaluators(
     return every, TemporalLinkEvaluator("mrr", stored, batch_size)
 
 
-def _network(config: Config, model: str, stream: EventStream, seed: int) -> nn.Module:
+def _network(config: Config, model: str, stream: EventStream, seed: int) -> TemporalModel:
     if model == "NAT":
         return NAT(
             stream.num_nodes,
@@ -157,9 +159,17 @@ def _network(config: Config, model: str, stream: EventStream, seed: int) -> nn.M
             aggr=config.nat_aggr,
             seed=seed,
         )
-    name, _, filtered = model.partition("+")
+    name, _, addition = model.partition("+")
+    if addition == "NCN":
+        return TemporalNCN(
+            _network(config, name, stream, seed),
+            config.memory_dim,
+            config.memory_dim,
+            cache_sizes=config.nat_cache_sizes,
+            seed=seed,
+        )
     kind = name.lower()
-    pres = PredictCorrectFilter(stream.num_nodes, config.memory_dim, gamma=_gamma(config.gamma)) if filtered else None
+    pres = PredictCorrectFilter(stream.num_nodes, config.memory_dim, gamma=_gamma(config.gamma)) if addition else None
     if kind == "apan":
         return MemoryDGNN(
             stream.num_nodes,

@@ -11,7 +11,9 @@ from graphkit.nn.temporal.neighborhood_cache import NeighborhoodCache
 from graphkit.nn.temporal.pres import PredictCorrectFilter, memory_coherence_loss
 from graphkit.nn.temporal.state import StreamingModule, TemporalModel
 from graphkit.nn.temporal.temporal_attention import TemporalAttentionEmbedding
+from graphkit.nn.temporal.temporal_common_neighbors import TemporalNCNDecoder
 from graphkit.nn.temporal.temporal_heuristics import CommonRecentNeighbors, Popularity, Recency
+from graphkit.nn.temporal.temporal_ncn import TemporalNCN
 from graphkit.nn.temporal.time_encoder import TimeEncoder
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "TGNMemory",
     "TemporalAttentionEmbedding",
     "TemporalModel",
+    "TemporalNCN",
+    "TemporalNCNDecoder",
     "TimeEncoder",
     "memory_coherence_loss",
 ]

@@ -31,6 +31,8 @@ class StreamingModule(nn.Module):
         self, name: str, *shape: int, fill: float | bool = 0, dtype: torch.dtype = torch.float32
     ) -> None:
         """Add a state buffer ``name`` of ``shape``, filled with ``fill`` now and by :meth:`reset_state`."""
+        if name in self._initial:
+            raise ValueError(f"name must be new (got {name!r}, which {type(self).__name__} or its base has already)")
         self.register_buffer(name, torch.full(shape, fill, dtype=dtype))
         self._initial[name] = fill
 

@@ -92,9 +92,13 @@ class TemporalNCNDecoder(StreamingModule):
         u, v = src[:, None].expand_as(dst).reshape(-1), dst.reshape(-1)
         check_pairs(torch.stack([u, v]), self.num_nodes, "src and dst", wait=False)
         key, weight = self.common(u, v, t[:, None].expand_as(dst).reshape(-1))
+        return self.score(z, u, v, key, weight).view(dst.shape)
+
+    def score(self, z: Tensor, u: Tensor, v: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+        """Logits ``[P, 1]`` from embeddings ``z`` ``[n, D]`` and its rows: of the ends ``[P]``, of the keys ``[P, L]``."""
         pooled = F.embedding_bag(key, z, mode="sum", per_sample_weights=weight.to(z.dtype))
         pair = z.index_select(0, u) * z.index_select(0, v)
-        return self.mlp(torch.cat([pair, pooled], 1)).view(dst.shape)
+        return self.mlp(torch.cat([pair, pooled], 1))
 
     def common(self, u: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Keys of ``u`` and their weights, both ``[P, L]``; the weight is 0 unless ``v`` has the key as well."""
