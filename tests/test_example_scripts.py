@@ -19,13 +19,17 @@ LAST_LINE = {
     "ncnc.py": "pyimports: test Hits@100 ",
     "ogbl_ddi.py": "ogbl-ddi: test Hits@20 of a part of the links ",
     "neighbor_loader.py": "test accuracy at the best validation: ",
+    "nat.py": "nycflights: test AP ",
+    "tgn_pres.py": "TGN+PRES     800 ",
+    "edgebank.py": "Common neighbours ",
+    "own_stream_from_csv.py": "5. ",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
 
 
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(HOME / "examples" / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 def test_the_tests_of_their_own_are_there():
@@ -34,11 +38,11 @@ def test_the_tests_of_their_own_are_there():
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in TESTED])
-def test_runs(name, request):
+def test_runs(name, request, tmp_path):
     root = []
     if name in DATA:
         root = ["--root", str(request.getfixturevalue("needs")(DATA[name]))]
-    done = run(name, "--fast", *root)
+    done = run(name, "--fast", *root, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(LAST_LINE.get(name, ""))
 
