@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def small_model(task: LinkPredictionTask, decoder: str = "NCNC", dropout: float 
     return LinkPredictor(encoder, NCNCDecoder(8, 8, dropout=dropout, edge_dropout=dropout, max_neighbors=(2, 4)))
 
 
-class CountingTask(LinkPredictionTask):
-    """Kills its process at the n-th step or evaluation."""
+class Counting:
+    """A task that kills its process at the n-th step or evaluation."""
 
     _kill: tuple[str, int] = ("", 0)
     _seen = 0
@@ -63,14 +64,19 @@ class CountingTask(LinkPredictionTask):
                 die()
 
 
+class CountingTask(Counting, LinkPredictionTask):
+    pass
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(folder: Path, report: Path | None, kill: tuple[str, int] = ("", 0), **options: Any) -> None:
-    """Train in ``folder`` and leave the outcome in ``report``; ``kill`` says where the process ends itself."""
-    torch.set_num_threads(1)
-    place, number = kill
+def dies_at(place: str, number: int) -> Callable[..., None]:
+    """Let this process end itself at the n-th time that a checkpoint is written or moved, or a history written.
+
+    Returns ``torch.save`` as it was.
+    """
     seen = {"write": 0, "replace": 0, "history": 0}
 
     def reached(what: str) -> bool:
@@ -99,6 +105,13 @@ def train(folder: Path, report: Path | None, kill: tuple[str, int] = ("", 0), **
         history(self, result)
 
     files.torch.save, files.os.replace, Trainer._write_history = dying_save, dying_replace, dying_history
+    return save
+
+
+def train(folder: Path, report: Path | None, kill: tuple[str, int] = ("", 0), **options: Any) -> None:
+    """Train in ``folder`` and leave the outcome in ``report``; ``kill`` says where the process ends itself."""
+    torch.set_num_threads(1)
+    save = dies_at(*kill)
     task = CountingTask(small_split(), 48, ("Hits@20", "MRR", "AUC"))
     task._kill = kill
     model = small_model(task)
