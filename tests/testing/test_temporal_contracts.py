@@ -21,6 +21,7 @@ from graphkit.nn import (
     Recency,
     StreamingModule,
     TemporalModel,
+    TemporalNCN,
 )
 from graphkit.testing import TEMPORAL_CHECKS, check_temporal_model
 
@@ -50,6 +51,10 @@ def nat(x: bool = False, **options: Any) -> Make:
     return make
 
 
+def ncn(make: Make, **options: Any) -> Make:
+    return lambda num_nodes, msg_dim: TemporalNCN(make(num_nodes, msg_dim), 6, 5, **options)
+
+
 # Rules read neither messages nor times as such.
 RULE = {"messages": False, "time_shift": True}
 TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
@@ -72,6 +77,10 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
         "sum, features": (nat(aggr="sum", x=True), {}),
         "attention, one hop": (nat(cache_sizes=(4,), replace_prob=0.5), {}),
         "sum, one hop": (nat(aggr="sum", cache_sizes=(4,), dropout=0.0), {}),
+    },
+    TemporalNCN: {
+        "tgn, filter": (ncn(memory("tgn", {}), cache_sizes=(4,)), {}),
+        "nat": (ncn(nat(), cache_sizes=(4, 3), replace_prob=0.5), {}),
     },
     EdgeBank: {
         "unlimited": (lambda num_nodes, _: EdgeBank(num_nodes), RULE),
