@@ -1,7 +1,14 @@
 """Training: tasks, the trainer, and procedures that change one step of it."""
 
 from graphkit.train.experiment import Experiment
-from graphkit.train.tasks import LinkPredictionTask, NodeClassificationTask, Task, TemporalLinkPredictionTask
+from graphkit.train.tasks import (
+    LinkPredictionTask,
+    NodeClassificationTask,
+    Task,
+    TemporalLinkPredictionTask,
+    TemporalNodeClassificationTask,
+    TemporalNodePropertyTask,
+)
 from graphkit.train.temporal_evaluation import TemporalLinkEvaluator
 from graphkit.train.trainer import FitResult, Trainer, make_fabric
 
@@ -13,6 +20,8 @@ __all__ = [
     "Task",
     "TemporalLinkEvaluator",
     "TemporalLinkPredictionTask",
+    "TemporalNodeClassificationTask",
+    "TemporalNodePropertyTask",
     "Trainer",
     "make_fabric",
 ]

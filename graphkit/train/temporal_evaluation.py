@@ -38,7 +38,10 @@ class TemporalLinkEvaluator:
         protocol: ``"ap"`` or ``"mrr"``.
         negatives: for ``"ap"`` what draws destinations (``draw(e_id)``), one at random if None; for ``"mrr"``
             :class:`~graphkit.datasets.StoredNegatives` of all events to score.
-        batch_size: events that are scored before the model is shown any of them.
+        batch_size: events that are scored before the model is shown any of them; 200 if neither this nor ``window`` is
+            given.
+        window: width of a window of time, all events of which are scored before the model is shown any of them, so that
+            no score depends on an event of its own window.
         seed: of the default negatives.
         progress: show a progress bar.
 
@@ -58,8 +61,9 @@ class TemporalLinkEvaluator:
         self,
         protocol: str = "ap",
         negatives: Negatives | StoredNegatives | None = None,
-        batch_size: int = 200,
+        batch_size: int | None = None,
         *,
+        window: int | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -69,7 +73,12 @@ class TemporalLinkEvaluator:
             what = "StoredNegatives" if protocol == "mrr" else "None or an object with draw(e_id)"
             raise TypeError(f"negatives must be {what} for protocol={protocol!r} (got {type(negatives).__name__})")
         self.negatives = negatives
-        self.batch_size = check_int(batch_size, "batch_size", 1)
+        if window is not None and batch_size is not None:
+            raise ValueError(f"give batch_size or window, not both (got {batch_size} and {window})")
+        self.window = None if window is None else check_int(window, "window", 1)
+        self.batch_size = None
+        if window is None:
+            self.batch_size = check_int(200 if batch_size is None else batch_size, "batch_size", 1)
         self.seed = check_int(seed, "seed", 0)
         self.progress = progress
 
@@ -87,7 +96,7 @@ class TemporalLinkEvaluator:
             events: ids of those to score, ascending; all if None.
 
         Raises:
-            ValueError: no events, the model has seen some, or scores that are no numbers.
+            ValueError: no events, the model has seen some or part of their first window, scores that are no numbers.
             KeyError: an event without stored negatives.
         """
         batches = self._batches(model, stream, events)
@@ -119,7 +128,11 @@ class TemporalLinkEvaluator:
         """Scores ``[B]`` and ``[B, n]`` of each batch, and which of the latter count (None: all)."""
         drawn = RandomNegatives(stream, seed=self.seed) if self.negatives is None else self.negatives
         loader = EventLoader(
-            stream, events, self.batch_size, negatives=None if isinstance(drawn, StoredNegatives) else drawn
+            stream,
+            events,
+            self.batch_size,
+            self.window,
+            negatives=None if isinstance(drawn, StoredNegatives) else drawn,
         )
         if len(loader) == 0:
             raise ValueError(f"events must hold at least one event (got {events})")
@@ -128,6 +141,15 @@ class TemporalLinkEvaluator:
             raise ValueError(
                 f"the model has seen event {seen - 1} and those to score begin with {first}; reset its state, or load "
                 "a snapshot from before"
+            )
+        if (
+            self.window is not None
+            and seen
+            and int(stream.t[first]) // self.window == int(model.last_time) // self.window
+        ):
+            raise ValueError(
+                f"the model has seen event {seen - 1}, which is in one window of {self.window} with event {first}, the "
+                "first to score; begin with a window of its own"
             )
         device = model.next_event.device
         msg = None if stream.msg is None else stream.msg.to(device)
@@ -148,7 +170,8 @@ class TemporalLinkEvaluator:
             model.train(was_training)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.protocol!r}, batch_size={self.batch_size})"
+        size = f"batch_size={self.batch_size}" if self.window is None else f"window={self.window}"
+        return f"{type(self).__name__}({self.protocol!r}, {size})"
 
 
 def _check_numbers(*scores: Tensor) -> None:

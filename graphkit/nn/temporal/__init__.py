@@ -8,6 +8,8 @@ from graphkit.nn.temporal.memory_dgnn import MemoryDGNN
 from graphkit.nn.temporal.nat import NAT
 from graphkit.nn.temporal.neighbor_buffer import NeighborBuffer
 from graphkit.nn.temporal.neighborhood_cache import NeighborhoodCache
+from graphkit.nn.temporal.node_head import TemporalNodeClassifier, TemporalNodeModel
+from graphkit.nn.temporal.persistent_forecast import PersistentForecast
 from graphkit.nn.temporal.pres import PredictCorrectFilter, memory_coherence_loss
 from graphkit.nn.temporal.state import StreamingModule, TemporalModel
 from graphkit.nn.temporal.temporal_attention import TemporalAttentionEmbedding
@@ -25,6 +27,7 @@ __all__ = [
     "MemoryDGNN",
     "NeighborBuffer",
     "NeighborhoodCache",
+    "PersistentForecast",
     "Popularity",
     "PredictCorrectFilter",
     "Recency",
@@ -34,6 +37,8 @@ __all__ = [
     "TemporalModel",
     "TemporalNCN",
     "TemporalNCNDecoder",
+    "TemporalNodeClassifier",
+    "TemporalNodeModel",
     "TimeEncoder",
     "memory_coherence_loss",
 ]

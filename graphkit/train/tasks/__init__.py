@@ -4,5 +4,14 @@ from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.task import Task
 from graphkit.train.tasks.temporal_link_prediction import TemporalLinkPredictionTask
+from graphkit.train.tasks.temporal_node_classification import TemporalNodeClassificationTask
+from graphkit.train.tasks.temporal_node_property import TemporalNodePropertyTask
 
-__all__ = ["LinkPredictionTask", "NodeClassificationTask", "Task", "TemporalLinkPredictionTask"]
+__all__ = [
+    "LinkPredictionTask",
+    "NodeClassificationTask",
+    "Task",
+    "TemporalLinkPredictionTask",
+    "TemporalNodeClassificationTask",
+    "TemporalNodePropertyTask",
+]
