@@ -21,8 +21,8 @@ from graphkit.nn import (
     Recency,
     StreamingModule,
     TemporalModel,
-    TemporalNodeModel,
     TemporalNCN,
+    TemporalNodeModel,
 )
 from graphkit.testing import TEMPORAL_CHECKS, check_temporal_model
 
