@@ -32,9 +32,9 @@ def neighbor_attention(
     .. math:: f_{qk} = [x_{index_{rk}} \,\|\, edge_{e_{rk}} \,\|\, \cos(\omega (t_q - since_{rk}) + b)], \qquad
               out_{qh} = \sum_k keep_{qhk} \, \mathrm{softmax}_k(query_{rh} \cdot f_{qk}) \, f_{qk}, \qquad r = row_q
 
-    Multi-head attention is this and two small products: :math:`(W_Q q)_h \cdot (W_K f)_h =
-    (W_{K,h}^\top (W_Q q)_h) \cdot f` and :math:`\sum_k \alpha_k W_V f_k = W_V \sum_k \alpha_k f_k`. So keys and values are never projected one by one,
-    which for K neighbours saves a factor of about K.
+    Multi-head attention is this and two small products: :math:`(W_Q q)_h \cdot (W_K f)_h = (W_{K,h}^\top (W_Q q)_h)
+    \cdot f` and :math:`\sum_k \alpha_k W_V f_k = W_V \sum_k \alpha_k f_k`. So keys and values are never projected one
+    by one, which for K neighbours saves a factor of about K.
 
     Differentiable in ``query``, ``x``, ``freq`` and ``phase``. O(Q K H F) time; on the CPU nothing larger than the
     result is stored.

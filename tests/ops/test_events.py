@@ -43,16 +43,10 @@ def test_rings_equal_lists(pairs, size, batch, wanted) -> None:
         assert all(torch.equal(a, b) for a, b in zip(fast, plain, strict=True))
     nodes = torch.tensor([5, 0, 1, 2, 3, 4, 0])
     found = ring_latest(nodes, wanted, *fast)
-    assert all(
-        torch.equal(a, b) for a, b in zip(found, ring_latest_reference(nodes, wanted, *plain), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(found, ring_latest_reference(nodes, wanted, *plain), strict=True))
     for row, node in enumerate(nodes.tolist()):
         want = lists[node][::-1][:wanted]
-        got = [
-            (int(n), int(e), int(t))
-            for n, e, t, m in zip(*(value[row] for value in found), strict=True)
-            if m
-        ]
+        got = [(int(n), int(e), int(t)) for n, e, t, m in zip(*(value[row] for value in found), strict=True) if m]
         assert got == want
         assert int(found.mask[row].sum()) == len(want)
         assert all(int(n) == node for n in found.n_id[row, len(want) :])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
 
 from graphkit.nn.dropout import Dropout
 from graphkit.nn.temporal.neighbor_buffer import NeighborBuffer
@@ -100,8 +102,7 @@ class APANEncoder(StreamingModule):
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         for module in self.children():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset(module)
 
     def forward(self, n_id: Tensor, row: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
         """Embeddings ``[Q, channels]`` of nodes ``n_id[row]`` at times ``t`` (``row`` and ``t`` are ``[Q]``)."""
@@ -138,7 +139,7 @@ class APANEncoder(StreamingModule):
         self.embedding.index_copy_(0, nodes, z)
         self.last_update.index_copy_(0, nodes, when)
         pair = z[inverse].view(-1, 2, self.channels).sum(1)
-        mail = torch.cat([pair, msg[e_id]], 1) if self.msg_dim and msg is not None else pair
+        mail = torch.cat([pair, msg[e_id].to(pair.dtype)], 1) if self.msg_dim and msg is not None else pair
         mean = _mean(_group(ends), mail.repeat_interleave(2, 0), torch.ones_like(ends, dtype=mail.dtype))
         self._send(nodes, mean[last], when, distinct)
         self.neighbors.insert(src, dst, t, e_id)
@@ -146,6 +147,10 @@ class APANEncoder(StreamingModule):
     def detach_state(self) -> None:
         super().detach_state()
         self._last_read = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has not read anything; nor could an autograd graph be copied.
+        return self.__dict__ | {"_last_read": None}
 
     def _gap(self, node: Tensor, t: Tensor) -> Tensor:
         return t - self.last_update[node]

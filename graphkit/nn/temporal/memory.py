@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
 
 from graphkit.nn.temporal.message_store import MessageStore
 from graphkit.nn.temporal.pres import PredictCorrectFilter, memory_coherence_loss
@@ -20,8 +21,8 @@ from graphkit.utils.checks import check_choice, check_int
 class MemoryReading(NamedTuple):
     """Memories ``[n, D]`` of n nodes as of their last event ``[n]``, and how they came about.
 
-    ``old`` is the written memory, ``computed`` what the cell made of it, ``memory`` that after the filter, ``gap`` the time
-    from one to the other, ``has`` whether there was a message to apply.
+    ``old`` is the written memory, ``computed`` what the cell made of it, ``memory`` that after the filter, ``gap`` the
+    time from one to the other, ``has`` whether there was a message to apply.
     """
 
     memory: Tensor
@@ -111,8 +112,7 @@ class TGNMemory(StreamingModule):
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         for module in (*(self.mlp or ()), self.cell, self.time_encoder, self.filter):
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset(module)
 
     def forward(self, n_id: Tensor) -> tuple[Tensor, Tensor]:
         reading = self.read(n_id)
@@ -161,7 +161,7 @@ class TGNMemory(StreamingModule):
         parts = [told.flip(1).reshape(-1, self.memory_dim)]
         t = t.repeat_interleave(2)
         if self.msg_dim and msg is not None:
-            parts.append(msg[e_id].repeat_interleave(2, 0))
+            parts.append(msg[e_id].to(told.dtype).repeat_interleave(2, 0))
         if self.store.aggr == "mean":
             parts.append(self.time_encoder(t - now.last_update[inverse]))
         self.store.put(ends, t, parts[0] if len(parts) == 1 else torch.cat(parts, 1))
@@ -169,6 +169,10 @@ class TGNMemory(StreamingModule):
     def detach_state(self) -> None:
         super().detach_state()
         self._last_read = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has not read anything; nor could an autograd graph be copied.
+        return self.__dict__ | {"_last_read": None}
 
     def read(self, n_id: Tensor) -> MemoryReading:
         """The memories of nodes ``n_id`` ``[n]`` with their messages applied."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
 
 from graphkit.nn.temporal.memory import TGNMemory
 from graphkit.nn.temporal.neighbor_buffer import NeighborBuffer
@@ -49,8 +50,7 @@ class MemoryEncoder(StreamingModule):
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         for module in (self.memory, self.embedding, self.lin_x):
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset(module)
 
     def forward(self, n_id: Tensor, row: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
         """Embeddings ``[Q, C]`` of nodes ``n_id[row]`` at times ``t`` (``row`` and ``t`` are ``[Q]``)."""
@@ -84,7 +84,7 @@ class MemoryEncoder(StreamingModule):
         return s if self.x is None or self.lin_x is None else s + self.lin_x(self.x[n_id])
 
     def _summary(self, ends: Tensor) -> Tensor:
-        """``[B, 2, D]``: the elementwise maximum of the memories of the neighbours of ``ends`` ``[B, 2]``; 0 if none."""
+        """``[B, 2, D]``: the greatest of the memories of the neighbours of ``ends``, by element; 0 if none."""
         assert self.neighbors is not None
         centers, row = compact(ends, self.memory.num_nodes)
         found = self.neighbors.recent(centers)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch_geometric.nn.inits import reset
 
 from graphkit.nn.temporal.state import TemporalModel
 from graphkit.nn.temporal.temporal_common_neighbors import TemporalNCNDecoder
@@ -58,7 +59,7 @@ class TemporalNCN(TemporalModel):
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         for module in (self.model, self.decoder):
-            module.reset_parameters()  # type: ignore[operator]
+            reset(module)
 
     def forward(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None) -> Tensor:
         found = self.model(src, dst, t, msg)

@@ -17,9 +17,7 @@ from graphkit.ops.cpu.time_encoding import coefficients, cosine, sine, turns
 
 
 @kernel
-def _collect(
-    q, r, x, index, mask, since, edge, e_id, t, freq, phase, c, phi, keys
-):  # pragma: no cover - compiled
+def _collect(q, r, x, index, mask, since, edge, e_id, t, freq, phase, c, phi, keys):  # pragma: no cover - compiled
     """The keys of query ``q``, which is of row ``r``."""
     nodes, events = np.uint64(x.shape[1]), np.uint64(edge.shape[1])
     first = nodes + events
@@ -122,9 +120,7 @@ def _backward_queries(
 
 
 @kernel
-def _backward_nodes(
-    start, stop, grad, query, entry, pointer, row, alpha, slope, grad_x
-):  # pragma: no cover - compiled
+def _backward_nodes(start, stop, grad, query, entry, pointer, row, alpha, slope, grad_x):  # pragma: no cover - compiled
     """The gradient of each node's features, from the (query, place) entries that read them."""
     heads, size = alpha.shape[1], alpha.shape[2]
     for n in range(start, stop):
@@ -232,5 +228,5 @@ def neighbor_attention_backward(
     pointer, order = np.zeros(len(features) + 1, np.int64), np.empty(len(rows) * indices.shape[1], np.int64)
     _group_entries(indices, masks, rows, pointer, order)
     run(_backward_nodes, len(features), gradient, queries, order, pointer, rows, weights, slope, grad_x, grain=256)
-    sums = (torch.from_numpy(g.sum(0).astype(dtype)) for g in (grad_freq, grad_phase))
-    return torch.from_numpy(grad_query), torch.from_numpy(grad_x), *sums
+    to_freq, to_phase = (torch.from_numpy(g.sum(0).astype(dtype)) for g in (grad_freq, grad_phase))
+    return torch.from_numpy(grad_query), torch.from_numpy(grad_x), to_freq, to_phase

@@ -46,7 +46,7 @@ def turns(freq: Tensor, phase: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 @kernel
 def cosine(dt, freq, phase, c, out, i):  # pragma: no cover - compiled
-    """``out[i, d] = cos(2 pi (dt freq[d] + phase[d]))``. A row of a matrix, because a slice costs as much as its cosines."""
+    """``out[i, d] = cos(2 pi (dt freq[d] + phase[d]))``."""
     c0, c1, c2, c3, c4, c5, c6, c7 = c[0, 0], c[0, 1], c[0, 2], c[0, 3], c[0, 4], c[0, 5], c[0, 6], c[0, 7]
     for d in range(len(freq)):
         u = dt * freq[d] + phase[d]
