@@ -643,7 +643,8 @@ class _StreamContract(Suite):
         other = copied(model).eval()
         self.goes_on(model.eval(), other, when)
         want = self.pairs(model, self.after(events), events.msg)
-        scrambled(other).reset_state()
+        scrambled(other)
+        other.reset_state()
         self.exactly(self.pairs(model, self.after(events), events.msg), want, f"when the copy changes {when}")
 
     def check_device(self) -> None:
