@@ -14,8 +14,14 @@ import argparse
 
 import torch
 
-from graphkit.datasets import EventSplit, HistoricalNegatives, InductiveNegatives, RandomNegatives, load
-from graphkit.datasets.tgb_negatives import StoredNegatives
+from graphkit.datasets import (
+    EventSplit,
+    HistoricalNegatives,
+    InductiveNegatives,
+    RandomNegatives,
+    StoredNegatives,
+    load,
+)
 from graphkit.loader import EventLoader
 from graphkit.nn import CommonRecentNeighbors, EdgeBank, Popularity, Recency
 from graphkit.train import TemporalLinkEvaluator

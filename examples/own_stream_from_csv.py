@@ -16,9 +16,7 @@ from pathlib import Path
 import pandas
 import torch
 
-from graphkit.datasets import EventSplit, EventStream
-from graphkit.datasets.tgb_negatives import StoredNegatives
-from graphkit.loader import EventLoader
+from graphkit.datasets import EventSplit, EventStream, StoredNegatives, relabel
 from graphkit.nn import NAT
 from graphkit.train import TemporalLinkEvaluator, TemporalLinkPredictionTask, Trainer
 from graphkit.utils.seed import seed_everything
@@ -53,29 +51,20 @@ def invent(path: Path) -> Path:
     return path
 
 
-def seconds(column: pandas.Series) -> pandas.Series:
-    """Since 1970, from dates; numbers stay what they are."""
-    if pandas.api.types.is_numeric_dtype(column):
-        return column
-    dates = pandas.to_datetime(column, utc=True, format="ISO8601")
-    return (dates - pandas.Timestamp(0, tz="UTC")) // pandas.Timedelta(seconds=1)
-
-
 # 1. The table as a stream. As text, "007" and "7" are two users, and one called "NA" is no missing cell.
 path = args.csv or invent(args.out / "interactions.csv")
 table = pandas.read_csv(path, dtype={"user": str, "item": str}, na_filter=False)
 features = [name for name in table.columns if name not in ("user", "item", "time")]
 if len(table.columns) != len(features) + 3:
     raise SystemExit(f"{path} must have the columns user, item and time (got {', '.join(table.columns)})")
-if table[["user", "item"]].eq("").any(axis=None):
-    raise SystemExit("a user or an item is missing; drop such rows first")
-user_id, users = pandas.factorize(table["user"])
-item_id, items = pandas.factorize(table["item"])
-# Users are 0, 1, ..., items come after them. Where both ends are of one kind (people who write to people), number them
-# together: pandas.factorize(pandas.concat([table["user"], table["item"]])).
-names = [*users, *items]
-frame = table.assign(src=user_id, dst=item_id + len(users), t=seconds(table["time"]))
-stream = EventStream.from_pandas(frame, msg=features, num_nodes=len(names), sort=True)
+are_dates = not pandas.api.types.is_numeric_dtype(table["time"])
+if are_dates:
+    table["time"] = pandas.to_datetime(table["time"], utc=True, format="ISO8601")
+# Users are 0, 1, ..., items come after them. Where both ends are of one kind (people who write to people), leave
+# bipartite=True out.
+src, dst, names = relabel(table["user"], table["item"], bipartite=True)
+num_users = int(src.max()) + 1
+stream = EventStream.from_pandas(table.assign(src=src, dst=dst), t="time", msg=features, sort=True)
 split = EventSplit.make(stream)
 print(f"{stream}, {split}")
 
@@ -90,13 +79,12 @@ for metric in ("AP", "MRR"):
     print(f"epoch {result.best[metric]['epoch']}: test {metric} {result.test(metric):.2f} %")
 
 # 3. The model comes with its state after validation: show it the rest, so that it knows all that happened, and save it.
-stream = stream.to(args.device)
-for src, dst, t, e_id, _ in EventLoader(stream, split.ranges[2]):
-    model.update_state(src, dst, t, e_id, stream.msg)
-torch.save({"model": model.state_dict(), "names": names, "num_users": len(users)}, args.out / "model.pt")
+task.catch_up(model)
+torch.save({"model": model.state_dict(), "names": names.tolist(), "num_users": num_users}, args.out / "model.pt")
 
 # 4. Another day, another process: weights, state and names are in the file. Messages of past events are read from the
 # stream (EventStream.save and EventStream.open keep one on disk).
+stream = stream.to(args.device)
 saved = torch.load(args.out / "model.pt", weights_only=True)
 names, num_users = saved["names"], saved["num_users"]
 model = NAT(len(names), stream.msg_dim).to(args.device)
@@ -107,7 +95,7 @@ if user not in names[:num_users]:
     raise SystemExit(f"--user must be one of the {num_users} users of the table (got {user!r})")
 when = int(stream.t[-1]) + 1
 if args.time is not None:
-    when = int(seconds(pandas.Series([args.time]).astype(table["time"].dtype))[0])
+    when = int(pandas.to_datetime(args.time, utc=True).timestamp() if are_dates else args.time)
 with torch.no_grad():
     candidates = torch.arange(num_users, len(names), device=args.device)
     src, t = torch.tensor([[names.index(user)], [when]], device=args.device)

@@ -18,6 +18,8 @@ from graphkit.datasets.splits import (
     random_node_split,
     sample_non_edges,
 )
+from graphkit.datasets.tgb import load_tgb, load_tgb_negatives
+from graphkit.datasets.tgb_negatives import StoredNegatives
 
 __all__ = [
     "PROTOCOLS",
@@ -31,12 +33,15 @@ __all__ = [
     "LinkSplit",
     "NCNRandomLinkSplit",
     "RandomNegatives",
+    "StoredNegatives",
     "available",
     "fold_split",
     "from_networkx",
     "info",
     "load",
     "load_ogb",
+    "load_tgb",
+    "load_tgb_negatives",
     "mask_split",
     "per_class_split",
     "random_node_split",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphkit.datasets.events import EventStream, relabel
-from graphkit.datasets.table_columns import labels, numbers, times, whole_numbers
+from graphkit.datasets.table_columns import NAMES, labels, numbers, times, whole_numbers
 from graphkit.utils.checks import check_choice
 
 _ML = ("u", "i", "ts", "label", "idx")
@@ -38,6 +38,9 @@ def read_events(
     The messages of ``ml_name.csv`` are the rows ``idx`` of ``ml_name.npy`` beside it (row 0 belongs to no event), if
     that file is there. A file of the JODIE form without features has no messages.
 
+    Names are not kept. To have them, read the table with pandas, its nodes as text, and number them by
+    :func:`~graphkit.datasets.relabel`, which gives the ids of the form ``tgb``, and the names by id.
+
     The whole table is in memory while it is read: save a large stream once, and open it from then on.
 
     Args:
@@ -48,7 +51,8 @@ def read_events(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the form is not known, or a cell is missing or no number; the message names file and event.
+        ValueError: the form is not known, or a cell is empty or no number; the message names file and row, the first
+            after the header being 0.
 
     Example:
         >>> stream = read_events("ml_uci.csv")  # doctest: +SKIP
@@ -91,7 +95,8 @@ def _recognise(path: Path, first: str) -> str:
         return "snap"
     raise ValueError(
         f"{path} has none of the known forms: its first line is {first[:60]!r}; "
-        f"name its format ({', '.join(_FORMATS)}), or read it with pandas for EventStream.from_pandas"
+        f"name its format ({', '.join(_FORMATS)}), or read it with pandas: graphkit.datasets.relabel numbers names, "
+        "EventStream.from_pandas takes the table"
     )
 
 
@@ -134,11 +139,11 @@ def _needs(table: Any, columns: int) -> None:
 def _jodie(path: Path, first: str, time_scale: float | None, sort: bool) -> EventStream:
     table = _table(path, skiprows=1)
     _needs(table, 3)
-    user, item = whole_numbers(table[0], "user"), whole_numbers(table[1], "item")
+    user, item = whole_numbers(table[0], "user", NAMES), whole_numbers(table[1], "item", NAMES)
     # Before they are moved behind the users: a negative item would become a user.
     if item.min() < 0:
         row = int((item < 0).argmax())
-        raise ValueError(f"item of event {row} must not be negative (got {item[row]})")
+        raise ValueError(f"item of row {row} must not be negative (got {item[row]})")
     num_users = int(user.max()) + 1
     y = labels(table[3], "label") if table.shape[1] > 3 else None
     return EventStream(
@@ -160,11 +165,11 @@ def _ml(path: Path, first: str, time_scale: float | None, sort: bool) -> EventSt
     table = _table(path, skiprows=1)
     _needs(table, len(names))
     column = {name: table[names.index(name)] for name in _ML}
-    ends = [whole_numbers(column[name], name) for name in ("u", "i")]
+    ends = [whole_numbers(column[name], name, NAMES) for name in ("u", "i")]
     for name, ids in zip(("u", "i"), ends, strict=True):
         if ids.min() < 1:
             row = int((ids < 1).argmax())
-            raise ValueError(f"{name} of event {row} must be 1 or more, as ids begin at 1 here (got {ids[row]})")
+            raise ValueError(f"{name} of row {row} must be 1 or more, as ids begin at 1 here (got {ids[row]})")
     message = None
     features = path.with_name(path.name.removesuffix(".gz")).with_suffix(".npy")
     if features.is_file():
@@ -187,24 +192,18 @@ def _ml(path: Path, first: str, time_scale: float | None, sort: bool) -> EventSt
 
 
 def _tgb(path: Path, first: str, time_scale: float | None, sort: bool) -> EventStream:
-    import pandas
-
     # As text: "007" and "7" are two nodes.
     table = _table(path, skiprows=1, dtype={1: str, 2: str}, keep_default_na=False, na_values={0: "", 3: ""})
     _needs(table, 3)
-    ends = table[[1, 2]].to_numpy()
-    empty = (ends == "") | pandas.isna(ends)
-    if empty.any():
-        raise ValueError(f"event {int(empty.any(axis=1).argmax())} lacks a node; is the file cut short?")
-    ids = pandas.factorize(ends.reshape(-1))[0].astype(np.int64).reshape(-1, 2)
+    src, dst, _ = relabel(table[1], table[2])
     t = _tensor(times(table[0], "time", time_scale))
-    return EventStream(_tensor(ids[:, 0]), _tensor(ids[:, 1]), t, _message(table, 3), sort=sort)
+    return EventStream(_tensor(src), _tensor(dst), t, _message(table, 3), sort=sort)
 
 
 def _snap(path: Path, first: str, time_scale: float | None, sort: bool) -> EventStream:
     table = _table(path, sep=r"\s+", comment="#")
     _needs(table, 3)
-    src, dst = (_tensor(whole_numbers(table[place], name)) for place, name in enumerate(("src", "dst")))
+    src, dst = (_tensor(whole_numbers(table[place], name, NAMES)) for place, name in enumerate(("src", "dst")))
     src, dst, _ = relabel(src, dst)
     return EventStream(src, dst, _tensor(times(table[2], "time", time_scale)), _message(table, 3), sort=sort)
 
@@ -212,7 +211,7 @@ def _snap(path: Path, first: str, time_scale: float | None, sort: bool) -> Event
 def _signed(path: Path, first: str, time_scale: float | None, sort: bool) -> EventStream:
     table = _table(path)
     _needs(table, 4)
-    src, dst = (_tensor(whole_numbers(table[place], name)) for place, name in enumerate(("src", "dst")))
+    src, dst = (_tensor(whole_numbers(table[place], name, NAMES)) for place, name in enumerate(("src", "dst")))
     src, dst, _ = relabel(src, dst)
     rating = torch.from_numpy(numbers(table[2], "rating").astype(np.float32))[:, None]
     return EventStream(src, dst, _tensor(times(table[3], "time", time_scale)), rating, sort=sort)

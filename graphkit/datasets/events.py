@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import TemporalData
 
-from graphkit.datasets.table_columns import labels, numbers, times, whole_numbers
+from graphkit.datasets.table_columns import NAMES, check_filled, labels, numbers, times, whole_numbers
 from graphkit.utils.checks import INDEX_DTYPES, check_int
 
 # Events that are looked at together: memory does not grow with the stream.
@@ -221,14 +221,18 @@ class EventStream:
 
         Args:
             frame: one row an event.
-            src, dst, t, y: names of columns; ids must be numbers from 0 on (see :func:`relabel`).
+            src, dst, y: names of columns; ids must be numbers from 0 on (:func:`relabel` numbers anything else).
+            t: name of the column of times: whole numbers or dates. Dates become seconds since 1970 in UTC, whatever
+                the unit in which pandas keeps them; those without a time zone are taken for UTC.
             msg: names of the columns that form the message.
             num_nodes, sort: as in :class:`EventStream`.
-            time_scale: times are multiplied by it and rounded to whole numbers. None: they must be whole already.
+            time_scale: times are multiplied by it and rounded to whole numbers, so that 1000 turns dates into
+                milliseconds. None: numbers, and the seconds of dates, must be whole already.
 
         Raises:
             KeyError: no such column.
-            ValueError: a cell that is no number, or no whole one among ids and times; the message names the row.
+            ValueError: a cell that is empty or no number, or no whole one among ids and times; the message names the
+                row. Dates that are text; ``pandas.to_datetime`` parses them.
 
         Example:
             >>> import pandas
@@ -245,8 +249,8 @@ class EventStream:
                 np.stack([numbers(frame[name], name).astype(np.float32) for name in msg], axis=1)
             )
         return cls(
-            torch.from_numpy(whole_numbers(frame[src], src)),
-            torch.from_numpy(whole_numbers(frame[dst], dst)),
+            torch.from_numpy(whole_numbers(frame[src], src, NAMES)),
+            torch.from_numpy(whole_numbers(frame[dst], dst, NAMES)),
             torch.from_numpy(times(frame[t], t, time_scale)),
             message,
             None if y is None else torch.from_numpy(labels(frame[y], y)),
@@ -372,15 +376,70 @@ def _open_column(path: Path, name: str, num_events: int) -> Tensor:
     return tensor
 
 
-def relabel(src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Number the nodes 0, 1, ... in the order of their ids. O(E log E).
+@overload
+def relabel(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+@overload
+def relabel(src: Any, dst: Any, bipartite: bool = False) -> tuple[np.ndarray, np.ndarray, Any]: ...
+
+
+def relabel(src: Any, dst: Any, bipartite: bool = False) -> tuple[Any, Any, Any]:
+    """Number nodes 0, 1, ..., whatever their ids or names are, and keep the names. O(E log E) at most.
+
+    Tensors are numbered in the order of their ids. Columns of a table (of pandas or NumPy, with numbers, texts, or
+    anything else that can be a key of a dict) are numbered as they first occur, the source of an event before its
+    destination. ``7``, ``"7"`` and ``"007"`` are three names.
+
+    Args:
+        src: ``[E]`` source of each event.
+        dst: ``[E]`` destination of each event.
+        bipartite: sources and destinations are of two kinds, such as users and items, even where they share a name:
+            sources are numbered first, and destinations after them.
 
     Returns:
-        ``src`` and ``dst`` with new ids, and ``[N]`` the old id of each new one.
+        ``src`` and ``dst`` with new ids, and ``[N]`` the name of each new id: a tensor for tensors, else a
+        ``pandas.Index``, whose ``get_loc`` finds the id of a name and ``get_indexer`` the ids of many. A name of both
+        kinds is found in the sources' part, ``names[:src.max() + 1]``, or in the rest.
+
+    Raises:
+        ValueError: columns of different lengths, or an empty cell; the message names the row.
 
     Example:
+        >>> import pandas
+        >>> table = pandas.DataFrame({"user": ["ann", "bob", "ann"], "item": ["tea", "pie", "pie"], "t": [1, 2, 3]})
+        >>> src, dst, names = relabel(table["user"], table["item"], bipartite=True)
+        >>> EventStream.from_pandas(table.assign(src=src, dst=dst))
+        EventStream(events=3, nodes=4, msg_dim=0, t=1..3)
+        >>> list(names), names.get_loc("pie")
+        (['ann', 'bob', 'tea', 'pie'], 3)
         >>> relabel(torch.tensor([7, 90]), torch.tensor([90, 12]))
         (tensor([0, 2]), tensor([2, 1]), tensor([ 7, 12, 90]))
     """
-    names, inverse = torch.unique(torch.cat([src, dst]), return_inverse=True)
-    return inverse[: src.numel()], inverse[src.numel() :], names
+    if len(src) != len(dst):
+        raise ValueError(f"src and dst must have one length (got {len(src)} and {len(dst)})")
+    if isinstance(src, Tensor):
+        if bipartite:
+            (sources, src), (destinations, dst) = (torch.unique(ids, return_inverse=True) for ids in (src, dst))
+            return src, dst + sources.numel(), torch.cat([sources, destinations])
+        names, inverse = torch.unique(torch.cat([src, dst]), return_inverse=True)
+        return inverse[: src.numel()], inverse[src.numel() :], names
+    import pandas
+
+    ends = [pandas.Series(column).to_numpy() for column in (src, dst)]
+    for name, cells in zip(("src", "dst"), ends, strict=True):
+        check_filled(cells, name)
+    if ends[0].dtype != ends[1].dtype:
+        # What both would be turned into may not tell large numbers apart.
+        ends = [cells.astype(object) for cells in ends]
+    if bipartite:
+        (src, sources), (dst, destinations) = (pandas.factorize(cells) for cells in ends)
+        dst, names = dst + len(sources), np.concatenate([sources, destinations])
+    else:
+        ids, names = pandas.factorize(np.stack(ends, axis=1).reshape(-1))
+        src, dst = ids.reshape(-1, 2).T
+    return (
+        np.ascontiguousarray(src, np.int64),
+        np.ascontiguousarray(dst, np.int64),
+        pandas.Index(names, tupleize_cols=False),
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphkit.datasets.cache import cached
 from graphkit.datasets.event_readers import read_events
-from graphkit.datasets.events import CHUNK, EventStream
+from graphkit.datasets.events import CHUNK, EventStream, relabel
 from graphkit.datasets.table_columns import times
 from graphkit.datasets.tgb_negatives import StoredNegatives
 from graphkit.utils.checks import check_choice
@@ -40,7 +40,7 @@ def load_tgb(name: str, root: str | os.PathLike | None = None) -> EventStream:
     ============= ================================================================================
 
     Args:
-        name: one of ``TGB``.
+        name: one of the table above.
         root: folder of the datasets; ``$GRAPHKIT_ROOT`` if None.
 
     Raises:
@@ -110,7 +110,6 @@ def _flight(path: Path) -> EventStream:
     )
     if table.shape[1] != 5:
         raise ValueError(f"{path} must have 5 columns (got {table.shape[1]})")
-    ids = torch.from_numpy(pandas.factorize(table[[1, 2]].to_numpy().reshape(-1))[0]).long().view(-1, 2)
     sign, kind = table[3].str.slice(0, 8), table[4].where(table[4].str.len() <= 8, "")
     text = sign.str.ljust(8, "!") + kind.str.ljust(8, "!")
     message = torch.empty(len(table), 16)
@@ -123,8 +122,9 @@ def _flight(path: Path) -> EventStream:
             np.where(digit, code - ord("0"), np.where(blank, -1, code - ord("A") + 30))
         )
     try:
+        src, dst = map(torch.from_numpy, relabel(table[1], table[2])[:2])
         t = torch.from_numpy(times(table[0], "time", None))
-        return EventStream(ids[:, 0].contiguous(), ids[:, 1].contiguous(), t, message)
+        return EventStream(src, dst, t, message)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -99,11 +99,15 @@ class StoredNegatives:
     ) -> StoredNegatives:
         """Draw negatives for ``events`` (the same for a seed, whatever the machine or the number of threads).
 
-        Candidates are the ids from the smallest to the largest destination of the stream, without those that are true
-        destinations of the same source at the same time. With ``history`` (the strategy ``hist_rnd``) up to
-        ``share * num_neg`` negatives are destinations that the source met there, and the others none of those; without
-        it (``rnd``) all are drawn alike. No negative of an event is drawn twice; where fewer than asked are left, all
-        are taken. O(num_neg log E) an event.
+        Candidates are the distinct destinations of the stream, without those that are true destinations of the same
+        source at the same time. With ``history`` (the strategy ``hist_rnd``) up to ``share * num_neg`` negatives are
+        destinations that the source met there, and the others none of those; without it (``rnd``) all are drawn alike.
+        No negative of an event is drawn twice; where fewer than asked are left, all are taken. O(num_neg log E) an
+        event.
+
+        TGB's own generator takes all ids from the smallest destination to the largest. That is the same where each of
+        them is a destination; elsewhere it also draws nodes that never are, which are easy to tell. To compare with a
+        leaderboard, rank against the published negatives (:meth:`load_tgb`).
 
         Args:
             stream: all events.
@@ -128,27 +132,32 @@ class StoredNegatives:
         src, dst, t = src[fresh], dst[fresh], t[fresh]
         first_of_group = np.concatenate([[True], (src[1:] != src[:-1]) | (t[1:] != t[:-1])])
         true_ptr = np.append(first_of_group.nonzero()[0], len(src))
+        candidates = stream.destinations.cpu().numpy()
+        # Negatives are drawn by their place among the candidates.
+        place = np.zeros(stream.num_nodes, np.int64)
+        place[candidates] = np.arange(len(candidates))
         past_ptr, past = np.zeros(stream.num_nodes + 1, np.int64), np.empty(0, np.int64)
         if history is not None:
-            pairs = [torch.from_numpy(_part(column, history, "history")) for column in (stream.src, stream.dst)]
-            index = NeighborIndex(torch.stack(pairs), stream.num_nodes)
+            met = torch.from_numpy(place[_part(stream.dst, history, "history")])
+            index = NeighborIndex(
+                torch.stack([torch.from_numpy(_part(stream.src, history, "history")), met]), len(place)
+            )
             past_ptr, past = index.rowptr.numpy(), index.col.numpy()
-        low, high = int(stream.dst.min()), int(stream.dst.max())
         key = int(torch.randint(-(2**63), 2**63 - 1, (), generator=random_stream(seed)))
-        ptr, negatives = draw(
+        ptr, drawn = draw(
             src,
             first_of_group.cumsum() - 1,
             true_ptr,
-            dst,
+            place[dst],
             past_ptr,
             past,
-            low,
-            high - low + 1,
+            len(candidates),
             num_neg,
             int(num_neg * share),
             key,
         )
-        return cls(src, dst, t, ptr, negatives)
+        small = stream.num_nodes <= 2**31
+        return cls(src, dst, t, ptr, candidates.astype(np.int32 if small else np.int64)[drawn])
 
     # Files ------------------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
-from graphkit.datasets import EventStream, load, read_events
+from graphkit.datasets import EventStream, load, read_events, relabel
 
 JODIE = "user_id,item_id,timestamp,state_label,comma_separated_list_of_features\n"
 ML = ",u,i,ts,label,idx\n"
@@ -92,7 +93,7 @@ def test_snap(tmp_path: Path) -> None:
 
 def test_signed(tmp_path: Path) -> None:
     path = write(tmp_path, "trust.csv", "6,2,4,100.72836\n5,6,-10,100.8\n")
-    with pytest.raises(ValueError, match=r"time of event 0 must be a whole number \(got 100.72836\).*time_scale"):
+    with pytest.raises(ValueError, match=r"time of row 0 must be a whole number \(got 100.72836\).*time_scale"):
         read_events(path)
     stream = read_events(path, time_scale=100)
     assert rows(stream) == [(2, 0, 10073), (1, 2, 10080)]
@@ -106,35 +107,49 @@ def test_large_times_are_exact(tmp_path: Path) -> None:
     path = write(tmp_path, "y.txt", f"0 1 {2**53 - 1}.0\n")
     assert read_events(path).t.tolist() == [2**53 - 1]
     path = write(tmp_path, "z.txt", f"0 1 1.0\n0 1 {2**54}.0\n")
-    with pytest.raises(ValueError, match=r"time of event 1 must be a whole number .*beyond 2\^53"):
+    with pytest.raises(ValueError, match=r"time of row 1 must be a whole number .*beyond 2\^53"):
         read_events(path)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.csv", JODIE + "0,0,0.0,0\n1,0,5", "label of event 1 must be a number .*cut short"),
-        ("x.csv", JODIE + "0,0,0.0,0\n1,", "time of event 1 must be a number|item of event 1 must be a number"),
-        ("x.csv", JODIE + "0,0,0.0,0\n1,0,x,0\n", r"time of event 1 must be a number \(got 'x'\)"),
-        ("x.csv", JODIE + "0,0,0.0,0\n0.5,0,1,0\n", "user of event 1 must be a whole number"),
-        ("x.csv", JODIE + "0,0,0.0,0\n1,-1,1.0,0\n", "item of event 1 must not be negative"),
+        ("x.csv", JODIE + "0,0,0.0,0\n1,0,5", "label of row 1, the last one, is empty"),
+        ("x.csv", JODIE + "0,0,0.0,0\n1,", "item of row 1, the last one, is empty"),
+        ("x.csv", JODIE + "0,0,0.0,0\n1,0,x,0\n", r"time of row 1 must be a number \(got 'x'\)(?!.*cut short)"),
+        ("x.csv", JODIE + "0,0,0.0,0\n0.5,0,1,0\n", "user of row 1 must be a whole number"),
+        ("x.csv", JODIE + "0,0,0.0,0\n1,-1,1.0,0\n", "item of row 1 must not be negative"),
         ("x.csv", JODIE + "-2,0,0.0,0\n1,1,1.0,0\n", "src of event 0 is -2"),
-        ("x.csv", JODIE + "0,0,0.0,0,1.0\n1,0,1.0,0,nan\n", "column 4 of event 1 must be a number"),
+        ("x.csv", JODIE + "0,0,0.0,0,1.0\n1,0,1.0,0,nan\n", "column 4 of row 1, the last one, is empty"),
         ("x.csv", JODIE + "0,0,0.0,0,1.0\n1,0,1.0,0,inf\n", "msg of event 1 holds inf"),
         ("x.csv", JODIE + "0,0,0.0,0\n1,0,1.0,0,7\n", "(?i)expected 4 fields in line 3"),
         ("x.csv", JODIE + "0,0,-1.0,0\n", "t of event 0 is -1"),
         ("x.csv", JODIE + "0,0\n", "3 columns or more"),
         ("x.csv", JODIE, "(?i)no columns|empty"),
-        ("ml_x.csv", ML + "0,1,2,0.0,0,1\n1,0,2,1.0,0,2\n", "u of event 1 must be 1 or more"),
-        ("ml_x.csv", ML + "0,1,2,0.0,0,1\n1,3,2,0.5,0,2\n", "ts of event 1 must be a whole number"),
-        ("ml_x.csv", ML + "0,1,2,0.0,0,1\n1,3,2\n", "ts of event 1 must be a number"),
-        ("x.csv", "ts,src,dst,w\n1,a,b,2\n3,a", "event 1 lacks a node"),
-        ("x.csv", "ts,src,dst,w\n1,a,b,2\n3,,b,1\n", "event 1 lacks a node"),
-        ("x.csv", "ts,src,dst,w\n1,a,b,2\n3,a,b,\n", "column 3 of event 1 must be a number"),
-        ("x.txt", "1 2 3\n4 5\n", "time of event 1 must be a number"),
-        ("x.txt", "1 2 3\n4 5 noon\n", r"time of event 1 must be a number \(got 'noon'\)"),
+        ("ml_x.csv", ML + "0,1,2,0.0,0,1\n1,0,2,1.0,0,2\n", "u of row 1 must be 1 or more"),
+        ("ml_x.csv", ML + "0,1,2,0.0,0,1\n1,3,2,0.5,0,2\n", "ts of row 1 must be a whole number"),
+        ("ml_x.csv", ML + "0,1,2,0.0,0,1\n1,3,2\n", "ts of row 1, the last one, is empty"),
+        ("x.csv", "ts,src,dst,w\n1,a,b,2\n3,a", "dst of row 1, the last one, is empty"),
+        ("x.csv", "ts,src,dst,w\n1,a,b,2\n3,,b,1\n4,a,b,1\n", "src of row 1 is empty"),
+        ("x.csv", "ts,src,dst,w\n1,a,b,2\n3,a,b,\n", "column 3 of row 1, the last one, is empty"),
+        ("x.txt", "1 2 3\n4 5\n", "time of row 1, the last one, is empty"),
+        ("x.txt", "1 2 3\n4 5 noon\n", r"time of row 1 must be a number \(got 'noon'\)"),
         ("x.csv", "", "none of the known forms"),
-        ("x.csv", "<html>\n", "none of the known forms.*from_pandas"),
+        (
+            "x.txt",
+            "# a b\nann 2 3\n",
+            r"src of row 0 must be a number \(got 'ann'\); graphkit.datasets.relabel numbers names",
+        ),
+        (
+            "x.csv",
+            "time,a,b\n2024-01-01,a,b\n",
+            r"got '2024-01-01'\); pandas.to_datetime parses dates, for EventStream",
+        ),
+        (
+            "x.csv",
+            "user,item,time\n",
+            "none of the known forms.*pandas: graphkit.datasets.relabel .*EventStream.from_pandas",
+        ),
     ],
 )
 def test_bad_files(name: str, text: str, message: str, tmp_path: Path) -> None:
@@ -143,6 +158,17 @@ def test_bad_files(name: str, text: str, message: str, tmp_path: Path) -> None:
         read_events(path)
     assert str(path) in str(caught.value)
     assert type(caught.value) in (ValueError, IndexError)
+
+
+def test_names_of_a_file_of_texts(tmp_path: Path) -> None:
+    """As the docstring says: the table, numbered, gives the ids of the reader, and the names."""
+    path = write(tmp_path, "x.csv", "ts,who,whom\n1,007,7\n2,NA,007\n2,7,zoe\n")
+    stream = read_events(path)
+    table = pandas.read_csv(path, dtype={"who": str, "whom": str}, na_filter=False)
+    src, dst, names = relabel(table["who"], table["whom"])
+    assert stream.src.tolist() == src.tolist() == [0, 2, 1]
+    assert stream.dst.tolist() == dst.tolist() == [1, 0, 3]
+    assert list(names) == ["007", "7", "NA", "zoe"]
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:

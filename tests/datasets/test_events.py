@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import calendar
+import datetime
 import json
 import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -192,19 +195,81 @@ def test_pandas() -> None:
 @pytest.mark.parametrize(
     ("column", "cells", "message"),
     [
-        ("t", [0.0, 1.5], r"t of event 1 must be a whole number \(got 1.5\).*time_scale"),
-        ("t", [0.0, np.nan], "t of event 1 must be a number"),
-        ("t", [0.0, 2.0**53 + 2], r"t of event 1 must be a whole number .*beyond 2\^53"),
-        ("t", [0.0, np.inf], "t of event 1 must be a whole number"),
-        ("t", ["0", "noon"], r"t of event 1 must be a number \(got 'noon'\)"),
-        ("src", [0, 0.5], r"src of event 1 must be a whole number \(got 0.5\)"),
-        ("dst", ["1", None], "dst of event 1 must be a number"),
+        ("t", [0.0, 1.5], r"t of row 1 must be a whole number \(got 1.5\); time_scale=1 rounds"),
+        ("t", [0.0, np.nan], "t of row 1, the last one, is empty$"),
+        ("t", [np.nan, 0.0], "t of row 0 is empty$"),
+        ("t", pd.array([None, 1], dtype="Int64"), "t of row 0 is empty$"),
+        ("t", ["", "1"], "t of row 0 is empty$"),
+        ("t", [0.0, 2.0**53 + 2], r"t of row 1 must be a whole number .*beyond 2\^53"),
+        ("t", [0.0, np.inf], "t of row 1 must be a whole number"),
+        (
+            "t",
+            ["0", "2024-01-01"],
+            r"t of row 1 must be a number \(got '2024-01-01'\); pandas.to_datetime parses dates",
+        ),
+        ("t", pd.to_datetime(["2024-01-01", None]), "t of row 1, the last one, is empty$"),
+        ("t", [None, datetime.date(2024, 1, 1)], "t of row 0 is empty$"),
+        ("t", pd.to_datetime(["2024-01-01", "2024-01-01T12"], format="ISO8601").to_period("D"), "t must hold numbers"),
+        (
+            "t",
+            pd.to_datetime(["1969-12-31", "2024-01-01"]),
+            "t of event 0 is -86400; times must not be negative, shift",
+        ),
+        ("src", [0, 0.5], r"src of row 1 must be a whole number \(got 0.5\)"),
+        (
+            "src",
+            ["ann", "bob"],
+            r"src of row 0 must be a number \(got 'ann'\); graphkit.datasets.relabel numbers names$",
+        ),
+        ("dst", ["1", None], "dst of row 1, the last one, is empty$"),
+        ("x", ["1", "cheap"], r"x of row 1 must be a number \(got 'cheap'\)$"),
+        ("x", pd.to_datetime(["2024-01-01", "2024-01-02"]), r"x must hold numbers \(got dates of type datetime64"),
+        ("x", pd.to_timedelta([1, 2], unit="s"), r"x must hold numbers \(got dates of type timedelta64"),
     ],
 )
-def test_pandas_refuses(column: str, cells: list, message: str) -> None:
-    frame = pd.DataFrame({"src": [0, 1], "dst": [1, 0], "t": [0, 1], column: cells})
+def test_pandas_refuses(column: str, cells: Any, message: str) -> None:
+    frame = pd.DataFrame({"src": [0, 1], "dst": [1, 0], "t": [0, 1], "x": [0, 1], column: cells})
     with pytest.raises(ValueError, match=message):
-        EventStream.from_pandas(frame)
+        EventStream.from_pandas(frame, msg=["x"])
+
+
+def times_of(cells: Any, time_scale: float | None = None) -> list[int]:
+    frame = pd.DataFrame({"src": [0] * len(cells), "dst": 1, "t": cells})
+    return EventStream.from_pandas(frame, time_scale=time_scale, sort=True).t.tolist()
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Kolkata"])
+def test_dates_are_seconds_whatever_their_unit(unit: str, zone: str | None) -> None:
+    at = [datetime.datetime(1970, 1, 1, 0, 0, 7), datetime.datetime(2024, 2, 29, 23, 59, 59)]
+    cells = pd.Series(at).astype(f"datetime64[{unit}]").dt.tz_localize("UTC").dt.tz_convert(zone)
+    seconds = [7, calendar.timegm(at[1].timetuple())]
+    assert times_of(cells) == seconds
+    assert times_of(cells, 1000) == [1000 * value for value in seconds]
+    assert times_of(cells, 1 / 60) == [round(value / 60) for value in seconds]
+
+
+def test_dates_of_other_kinds() -> None:
+    east = datetime.timezone(datetime.timedelta(hours=2))
+    mixed = [datetime.datetime(1970, 1, 2), datetime.datetime(1970, 1, 2, 3, tzinfo=east)]
+    assert times_of(pd.Series(mixed, dtype=object)) == [86400, 86400 + 3600]
+    assert times_of([datetime.date(1970, 1, 1), datetime.date(1970, 1, 3)]) == [0, 2 * 86400]
+    assert times_of(pd.to_datetime(["1970-01-01T02:00:00+02:00", "1970-01-01T02:00:01+02:00"])) == [0, 1]
+    assert times_of(pd.to_timedelta([1, 2], unit="min")) == [60, 120]
+
+
+@pytest.mark.parametrize(("fraction", "scale"), [("5", 1000), ("000250", 1000_000), ("000000001", 1000_000_000)])
+def test_fractions_of_a_second_need_a_scale(fraction: str, scale: int) -> None:
+    cells = pd.Series(pd.to_datetime(["2024-01-01T00:00:00", f"2024-01-01T00:00:01.{fraction}"], format="ISO8601"))
+    with pytest.raises(
+        ValueError, match=rf"t of row 1 is 2024-01-01 00:00:01.{fraction}\d*, no whole second.*={scale} "
+    ):
+        times_of(cells)
+    begin, part = calendar.timegm((2024, 1, 1, 0, 0, 0)), int(fraction.ljust(9, "0"))
+    assert times_of(cells, scale) == [begin * scale, (begin + 1) * scale + part * scale // 10**9]
+    assert times_of(cells, 1) == [begin, begin + 1]
+    with pytest.raises(ValueError, match="beyond int64"):
+        times_of(cells, 10**10)
 
 
 def test_time_scale() -> None:
@@ -230,6 +295,62 @@ def test_relabel(pairs: list[tuple[int, int]]) -> None:
     assert torch.equal(names[new_src], src)
     assert torch.equal(names[new_dst], dst)
     assert names.tolist() == sorted({node for pair in pairs for node in pair})
+
+
+names_of = st.lists(
+    st.tuples(st.sampled_from(["7", "007", "NA", "ann", 7, 8, (1, 2)]), st.sampled_from(["ann", "x", 8, 8.5])),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names_of)
+def test_names_are_numbered_as_they_come(pairs: list[tuple[Any, Any]]) -> None:
+    frame = pd.DataFrame({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]}, dtype=object)
+    src, dst, names = relabel(frame["a"], frame["b"])
+    assert [(names[a], names[b]) for a, b in zip(src, dst, strict=True)] == pairs
+    assert list(names) == list(dict.fromkeys(name for pair in pairs for name in pair))
+    assert names.get_indexer(frame["b"]).tolist() == dst.tolist()
+    assert src.dtype == dst.dtype == np.int64
+    stream = EventStream.from_pandas(frame.assign(src=src, dst=dst, t=0))
+    assert stream.num_nodes == len(names)
+    # Two kinds: the sources first, even where names are shared.
+    src, dst, names = relabel(frame["a"].to_numpy(), frame["b"].to_numpy(), bipartite=True)
+    users, items = (list(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
+    assert list(names) == [*users, *items]
+    assert [(users[a], items[b - len(users)]) for a, b in zip(src, dst, strict=True)] == pairs
+
+
+def test_large_ids_of_different_types_are_told_apart() -> None:
+    large = pd.Series([2**53, 2**53 + 1])
+    src, dst, names = relabel(large, pd.Series([0.5, 1.5]))
+    assert [names[i] for i in src] == [2**53, 2**53 + 1]
+    src, dst, names = relabel(large, np.array([2**53, 2**63], np.uint64), bipartite=True)
+    assert [names[i] for i in dst] == [2**53, 2**63]
+    assert len(names) == 4
+
+
+def test_tensors_of_two_kinds() -> None:
+    src, dst, names = relabel(ids(9, 2, 9), ids(2, 9, 5), bipartite=True)
+    assert src.tolist() == [1, 0, 1]
+    assert dst.tolist() == [2, 4, 3]
+    assert names.tolist() == [2, 9, 2, 5, 9]
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "message"),
+    [
+        (["a", None, "c"], ["b", "c", "d"], "src of row 1 is empty"),
+        (["a", "b", "c"], ["", "", "d"], "dst of row 0 is empty"),
+        ([1.0, 2.0], [1.0, np.nan], "dst of row 1, the last one, is empty"),
+        (["a"], ["b", "c"], r"src and dst must have one length \(got 1 and 2\)"),
+        (ids(1), ids(1, 2), r"src and dst must have one length \(got 1 and 2\)"),
+    ],
+)
+def test_relabel_refuses(src: Any, dst: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        relabel(src, dst)
 
 
 # Bad events

@@ -148,9 +148,9 @@ def test_missing(tmp_path, name: str) -> None:
         ("tgbl-coin", "time,src,dst,weight\n5,a,b\n6,b,a\n", "must have 4 columns"),
         ("tgbl-comment", "ts,src,dst,words\n5,a,b,3\n", "must have 5 columns"),
         ("tgbl-flight", "day,src,dst\n5,a,b\n", "must have 5 columns"),
-        ("tgbl-flight", "day,src,dst,sign,type\n2019-01-01,a,b,c,d\n", r"flight_edgelist_v2\.csv: time of event 0"),
+        ("tgbl-flight", "day,src,dst,sign,type\n2019-01-01,a,b,c,d\n", r"flight_edgelist_v2\.csv: time of row 0"),
         ("tgbl-flight", "day,src,dst,sign,type\n9,a,b,c,d\n7,a,b,c,d\n", "t must not decrease"),
-        ("tgbl-wiki", "user_id,item_id,timestamp\n0,0,x\n", "time of event 0"),
+        ("tgbl-wiki", "user_id,item_id,timestamp\n0,0,x\n", "time of row 0"),
     ],
 )  # fmt: skip
 def test_damaged(root, name: str, text: str, word: str) -> None:

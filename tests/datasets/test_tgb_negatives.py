@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphkit.datasets.events import EventStream
-from graphkit.datasets.tgb_negatives import StoredNegatives
+from graphkit.datasets import EventStream, StoredNegatives
 
 
 def random_stream(seed: int, events: int = 60, users: int = 5, items: int = 12, times: int = 25) -> EventStream:
@@ -20,6 +19,12 @@ def random_stream(seed: int, events: int = 60, users: int = 5, items: int = 12, 
     src = torch.randint(users, (events,), generator=draw)
     dst = users + torch.randint(items, (events,), generator=draw)
     return EventStream(src, dst, torch.randint(times, (events,), generator=draw).sort().values)
+
+
+def numbered_jointly(stream: EventStream, seed: int) -> EventStream:
+    """The same events, users and items anywhere among ids that are not all taken."""
+    ids = torch.randperm(3 * stream.num_nodes, generator=torch.Generator().manual_seed(seed))
+    return EventStream(ids[stream.src], ids[stream.dst], stream.t, num_nodes=ids.numel())
 
 
 def rows(stored: StoredNegatives, stream: EventStream, events: range) -> dict[tuple[int, int, int], list[int]]:
@@ -32,7 +37,7 @@ def rows(stored: StoredNegatives, stream: EventStream, events: range) -> dict[tu
 def pools(stream: EventStream, events: range, history: range | None):
     """For each event: what its source met in ``history``, and all other candidates; true destinations in neither."""
     triples = torch.stack([stream.src, stream.dst, stream.t], 1).tolist()
-    everything = set(range(int(stream.dst.min()), int(stream.dst.max()) + 1))
+    everything = set(stream.dst.tolist())
     for src, dst, t in (triples[i] for i in events):
         true = {triples[i][1] for i in events if triples[i][0] == src and triples[i][2] == t}
         past = {triples[i][1] for i in history or () if triples[i][0] == src}
@@ -42,7 +47,8 @@ def pools(stream: EventStream, events: range, history: range | None):
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), num_neg=st.integers(1, 14), historical=st.booleans())
 def test_pools_and_numbers(seed: int, num_neg: int, historical: bool) -> None:
-    stream, events, history = random_stream(seed), range(40, 60), range(40) if historical else None
+    stream = numbered_jointly(random_stream(seed), seed)
+    events, history = range(40, 60), range(40) if historical else None
     stored = StoredNegatives.make(stream, events, num_neg, history, seed=seed)
     got = rows(stored, stream, events)
     for triple, past, rest in pools(stream, events, history):
@@ -53,6 +59,16 @@ def test_pools_and_numbers(seed: int, num_neg: int, historical: bool) -> None:
         assert len(set(negatives) & past) == met
         assert len(set(negatives) & rest) == min(num_neg - met, len(rest))
     assert len(stored) == len(got)
+
+
+def test_negatives_are_destinations() -> None:
+    """Users that lie between the items are none, whatever is asked for."""
+    stream = numbered_jointly(random_stream(0), 1)
+    users, items = set(stream.src.tolist()), set(stream.dst.tolist())
+    assert users & set(range(min(items), max(items)))
+    stored = StoredNegatives.make(stream, range(60), 100)
+    assert set(stored.negatives.tolist()) == items
+    assert stored.negatives.dtype == np.int32
 
 
 def test_draws_are_uniform() -> None:
@@ -96,8 +112,9 @@ def test_share() -> None:
 
 
 def test_query_pads_with_the_true_destination() -> None:
-    stream = EventStream(torch.tensor([0, 0, 1]), torch.tensor([2, 4, 4]), torch.tensor([1, 1, 1]))
+    stream = EventStream(torch.tensor([0, 0, 1, 1]), torch.tensor([2, 4, 4, 3]), torch.tensor([1, 1, 1, 2]))
     stored = StoredNegatives.make(stream, range(3), num_neg=5)
+    stream = stream[:3]
     found, mask = stored.query(stream.src, stream.dst, stream.t)
     assert mask.tolist() == [[True, False], [True, False], [True, True]]
     assert found[:, 0].tolist()[:2] == [3, 3]
@@ -210,6 +227,8 @@ def test_like_tgb(tmp_path) -> None:
     sampler = pytest.importorskip("tgb.linkproppred.negative_sampler", reason="py-tgb is not installed")
     stream, events, history = random_stream(6), range(40, 60), range(40)
     low, high = int(stream.dst.min()), int(stream.dst.max())
+    # TGB's candidates are all ids in between: the same, if all are destinations.
+    assert stream.destinations.tolist() == list(range(low, high + 1))
     for num_neg in (6, 100):
         for name, past in (("rnd", None), ("hist_rnd", history)):
             folder = tmp_path / f"{name}{num_neg}"

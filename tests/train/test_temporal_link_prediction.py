@@ -290,6 +290,49 @@ def test_progress_counts_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bars[0].steps == [16, 16, 16, 12] * 2
 
 
+def test_catch_up_shows_what_was_not_seen() -> None:
+    task, model = make_task(), Recorder()
+    epoch(task, model)
+    task.evaluate(model, "valid")
+    task.catch_up(model, 90)
+    assert model.events == tuple(range(90))
+    for _ in range(2):
+        task.catch_up(model)
+        assert model.events == tuple(range(EVENTS))
+    assert model.training
+    task.catch_up(model, 7)  # back to an earlier moment
+    assert model.events == tuple(range(7))
+    daily = TemporalLinkPredictionTask(STREAM, SPLIT, window=5)
+    daily.catch_up(model)
+    daily.catch_up(model)
+    assert model.events == tuple(range(EVENTS))
+    for until in (-1, EVENTS + 1):
+        with pytest.raises(ValueError, match="until must be in"):
+            task.catch_up(model, until)
+
+
+def test_catch_up_shows_events_of_new_nodes() -> None:
+    task, model = make_task(HIDING), Recorder()
+    epoch(task, model)
+    task.evaluate(model, "valid")
+    assert HIDING.new_events is not None
+    assert not HIDING.new_events[list(model.events)].any()
+    task.catch_up(model)
+    assert model.events == tuple(range(EVENTS))
+
+
+def test_catch_up_is_in_evaluation_mode_and_without_gradient() -> None:
+    seen = []
+
+    class Watching(Recorder):
+        def update_state(self, *events: Tensor) -> None:  # type: ignore[override]
+            seen.append((self.training, torch.is_grad_enabled()))
+            super().update_state(*events)
+
+    make_task().catch_up(Watching())
+    assert set(seen) == {(False, False)}
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match=r"stream must be an EventStream \(got Tensor\)"):
         TemporalLinkPredictionTask(STREAM.src, SPLIT)

@@ -36,7 +36,7 @@ def _count(start, stop, src, group, true_ptr, true, past_ptr, past, span, wanted
 
 @kernel
 def _fill(
-    start, stop, src, group, true_ptr, true, past_ptr, past, first, span, sizes, ptr, widest, key, out
+    start, stop, src, group, true_ptr, true, past_ptr, past, span, sizes, ptr, widest, key, out
 ):  # pragma: no cover - compiled
     drawn = np.full(span, -1, np.int64)
     removed, extra = np.empty(widest, np.int64), np.empty(widest, np.int64)
@@ -70,7 +70,7 @@ def _fill(
         pool = span - (high - low) - num_extra
         if sizes[q, 1] == pool:
             behind, other = low, 0
-            for v in range(first, first + span):
+            for v in range(span):
                 if behind < high and past[behind] == v:
                     behind += 1
                 elif other < num_extra and extra[other] == v:
@@ -85,11 +85,11 @@ def _fill(
                 place = j
             drawn[place] = 2 * q + 1
             # The candidate with that many allowed ones before it.
-            below, above = first + place, first + span - 1
+            below, above = place, span - 1
             while below < above:
                 middle = (below + above) >> 1
                 excluded = _rank(past, low, high, middle + 1) - low + _rank(extra, 0, num_extra, middle + 1)
-                if middle + 1 - first - excluded <= place:
+                if middle + 1 - excluded <= place:
                     below = middle + 1
                 else:
                     above = middle
@@ -104,13 +104,12 @@ def draw(
     true: np.ndarray,
     past_ptr: np.ndarray,
     past: np.ndarray,
-    first: int,
     span: int,
     wanted: int,
     most: int,
     key: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each query at most ``most`` of its source's past, then others of ``first .. first + span - 1``.
+    """For each query at most ``most`` of its source's past, then others of the ``span`` candidates 0, 1, ...
 
     Args:
         src: ``[Q]`` source of each query.
@@ -126,8 +125,8 @@ def draw(
     sizes = np.empty((len(src), 2), np.int64)
     run(_count, len(src), src, group, true_ptr, true, past_ptr, past, span, wanted, most, sizes)
     ptr = np.concatenate([np.zeros(1, np.int64), sizes.sum(1).cumsum()])
-    out = np.empty(ptr[-1], np.int32 if first + span <= 2**31 else np.int64)
+    out = np.empty(ptr[-1], np.int32 if span <= 2**31 else np.int64)
     widest = int(np.diff(true_ptr).max(initial=0))
-    args = (src, group, true_ptr, true, past_ptr, past, first, span, sizes, ptr, widest, np.int64(key), out)
+    args = (src, group, true_ptr, true, past_ptr, past, span, sizes, ptr, widest, np.int64(key), out)
     run(_fill, ptr, *args, grain=65536)
     return ptr, out
