@@ -95,7 +95,7 @@ class TemporalNCNDecoder(StreamingModule):
         return self.score(z, u, v, key, weight).view(dst.shape)
 
     def score(self, z: Tensor, u: Tensor, v: Tensor, key: Tensor, weight: Tensor) -> Tensor:
-        """Logits ``[P, 1]`` from embeddings ``z`` ``[n, D]`` and its rows of the ends ``[P]`` and the keys ``[P, L]``."""
+        """Logits ``[P, 1]``: embeddings ``z`` ``[n, D]``, its rows of the ends ``[P]`` and of the keys ``[P, L]``."""
         pooled = F.embedding_bag(key, z, mode="sum", per_sample_weights=weight.to(z.dtype))
         pair = z.index_select(0, u) * z.index_select(0, v)
         return self.mlp(torch.cat([pair, pooled], 1))
