@@ -164,7 +164,8 @@ def _run_one(
         # Its own row of the table may have trained it already, with these settings or with others.
         trained = _load(place.parent.parent / name / place.name / "outcome.json", config, seed) is not None
         train(first, name, resume=trained or options.resume)
-        experiment.model.load_state_dict(first.model.state_dict())
+        if not any(part is first.model for part in experiment.model.modules()):
+            experiment.model.load_state_dict(first.model.state_dict())
     result = train(experiment, model, options.resume)
     return {
         "config": asdict(config),

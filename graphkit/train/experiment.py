@@ -24,7 +24,8 @@ class Experiment:
         patience: evaluations without improvement before stopping; None never.
         clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
         eval_every: epochs between evaluations.
-        start_from: name and experiment of a model of the same shape that is trained first and lends its weights.
+        start_from: name and experiment of what is trained first: a model of the same shape, which lends its weights, or
+            a part of ``model``.
     """
 
     task: Task

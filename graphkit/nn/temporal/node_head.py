@@ -104,11 +104,9 @@ class TemporalNodeClassifier(TemporalNodeModel):
         super().__init__()
         if not isinstance(encoder, TemporalModel):
             raise TypeError(f"encoder must be a graphkit.nn.TemporalModel (got {type(encoder).__name__})")
-        self.in_channels = check_int(in_channels, "in_channels", 0)
+        self.in_channels = check_int(in_channels, "in_channels", 1)
         self.out_channels = check_int(out_channels, "out_channels", 1)
         self.event_dim = check_int(event_dim, "event_dim", 0)
-        if not in_channels + event_dim:
-            raise ValueError("in_channels and event_dim are both 0; there is nothing to classify by")
         check_probabilities(dropout=dropout)
         self.freeze = freeze
         self.encoder = encoder
