@@ -151,14 +151,16 @@ class TGNMemory(StreamingModule):
         nodes, inverse = compact(ends, self.num_nodes)
         ends, inverse = ends.view(-1), inverse.view(-1)
         now = self.read(nodes)
-        self.memory.index_copy_(0, ends, now.memory[inverse])
+        told = now.memory.index_select(0, inverse)
+        self.memory.index_copy_(0, ends, told)
         self.last_update.index_copy_(0, ends, now.last_update[inverse])
         if self.filter is not None:
             old, computed, memory, gap = (v[inverse] for v in (now.old, now.computed, now.memory, now.gap))
             updated = now.has[inverse] & last_occurrence(ends)
             self.filter.track(ends, old, memory, gap, mask=updated, s_new=computed)
-        told = now.memory[inverse].view(-1, 2, self.memory_dim) if summary is None else summary
-        parts = [told.flip(1).reshape(-1, self.memory_dim)]
+        if summary is None:
+            summary = told.view(-1, 2, self.memory_dim)
+        parts = [summary.flip(1).reshape(-1, self.memory_dim)]
         t = t.repeat_interleave(2)
         if self.msg_dim and msg is not None:
             parts.append(msg[e_id].to(told.dtype).repeat_interleave(2, 0))
@@ -176,7 +178,7 @@ class TGNMemory(StreamingModule):
 
     def read(self, n_id: Tensor) -> MemoryReading:
         """The memories of nodes ``n_id`` ``[n]`` with their messages applied."""
-        old, before = self.memory[n_id], self.last_update[n_id]
+        old, before = self.memory.index_select(0, n_id), self.last_update[n_id]
         raw, t, has = self.store.pending(n_id)
         if n_id.device.type != "cpu":
             computed, memory = self._fold(n_id, old, before, raw, t)
@@ -190,7 +192,7 @@ class TGNMemory(StreamingModule):
         if row.numel() == n_id.numel():
             computed, memory = self._fold(n_id, old, before, raw, t)
             return MemoryReading(memory, t, old, computed, t - before, has)
-        some = (n_id[row], old[row], before[row], raw[row], t[row])
+        some = (n_id[row], old.index_select(0, row), before[row], raw.index_select(0, row), t[row])
         computed, memory = self._fold(*some)
         folded = old.index_copy(0, row, memory)
         return MemoryReading(
@@ -216,7 +218,7 @@ class TGNMemory(StreamingModule):
             # Apart, because only the time carries gradient.
             width = known.size(1)
             product = F.linear(known, cell.weight_ih[:, :width], cell.bias_ih)
-            product = product + F.linear(self.time_encoder(t - before), cell.weight_ih[:, width:])
+            product = torch.addmm(product, self.time_encoder(t - before), cell.weight_ih[:, width:].t())
         from_old = F.linear(old, cell.weight_hh, cell.bias_hh)
         if isinstance(cell, nn.GRUCell):
             computed = gru_gates(product, from_old, old)

@@ -57,7 +57,7 @@ class MessageStore(StreamingModule):
         self.time.index_copy_(0, n_id, t[last])
         if self.aggr == "last":
             self.count.index_fill_(0, n_id, 1)
-            self.raw.index_copy_(0, n_id, raw[last])
+            self.raw.index_copy_(0, n_id, raw.index_select(0, last))
             return
         self.count.index_fill_(0, n_id, 0).index_add_(0, n_id, torch.ones_like(n_id))
         # Sums by index_put_: unlike index_add_ it adds in the same order each time on a GPU.
@@ -65,7 +65,7 @@ class MessageStore(StreamingModule):
 
     def pending(self, n_id: Tensor) -> Pending:
         """What nodes ``n_id`` ``[n]`` have been told."""
-        count, raw = self.count[n_id], self.raw[n_id]
+        count, raw = self.count[n_id], self.raw.index_select(0, n_id)
         if self.aggr == "mean":
             raw = raw / count.clamp(min=1)[:, None]
         return Pending(raw, self.time[n_id], count > 0)

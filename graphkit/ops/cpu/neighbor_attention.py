@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from graphkit.ops.cpu.parallel import array, kernel, run
-from graphkit.ops.cpu.time_encoding import coefficients, cosine, sine, turns
+from graphkit.ops.cpu.time_encoding import coefficients, cosine, inlined, sine, turns
 
 
-@kernel
+@inlined
 def _collect(q, r, x, index, mask, since, edge, e_id, t, freq, phase, c, phi, keys):  # pragma: no cover - compiled
     """The keys of query ``q``, which is of row ``r``."""
     nodes, events = np.uint64(x.shape[1]), np.uint64(edge.shape[1])
