@@ -24,6 +24,7 @@ class TemporalLinkDecoder(nn.Module):
         - **output:** ``[B, C]`` logits
 
     Example:
+        >>> import torch
         >>> TemporalLinkDecoder(8)(torch.randn(2, 8), torch.randn(2, 5, 8)).shape
         torch.Size([2, 5])
     """
