@@ -107,13 +107,14 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     fabric = make_fabric(options.device, options.precision)
     console.quiet = console.quiet or fabric.global_rank > 0
     origin: dict[str, Any] | None = None
+    stages: set[tuple[str, int]] = set()  # what was trained first for a model, and may serve the next one
     for model in models:
         outcomes = []
         for seed in seeds:
             place = folder / config.dataset / model / f"seed{seed}"
             outcome = _load(place / "outcome.json", config, seed) if options.resume else None
             if outcome is None:
-                outcome = _run_one(recipe, config, model, seed, place, options, fabric)
+                outcome = _run_one(recipe, config, model, seed, place, options, fabric, stages)
                 if fabric.global_rank == 0:
                     with atomic_write(place / "outcome.json") as file:
                         json.dump(outcome, file, allow_nan=False)
@@ -143,7 +144,14 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
 
 
 def _run_one(
-    recipe: RecipeLike, config: Any, model: str, seed: int, place: Path, options: RunOptions, fabric: Any
+    recipe: RecipeLike,
+    config: Any,
+    model: str,
+    seed: int,
+    place: Path,
+    options: RunOptions,
+    fabric: Any,
+    stages: set[tuple[str, int]],
 ) -> dict[str, Any]:
     experiment = recipe.build(config, model, seed)
     reset_peak()
@@ -159,13 +167,18 @@ def _run_one(
             description=f"{name} seed {seed}",
         )
 
-    if experiment.start_from is not None:
-        name, first = experiment.start_from
-        # Its own row of the table may have trained it already, with these settings or with others.
+    def train_first(later: Experiment) -> None:
+        if later.start_from is None:
+            return
+        name, first = later.start_from
+        train_first(first)
+        # Its own row of the table may have trained it already, with these settings or with others, or a model before.
         trained = _load(place.parent.parent / name / place.name / "outcome.json", config, seed) is not None
-        train(first, name, resume=trained or options.resume)
-        if not any(part is first.model for part in experiment.model.modules()):
-            experiment.model.load_state_dict(first.model.state_dict())
+        train(first, name, resume=trained or (name, seed) in stages or options.resume)
+        stages.add((name, seed))
+        later.begin()
+
+    train_first(experiment)
     result = train(experiment, model, options.resume)
     return {
         "config": asdict(config),

@@ -25,7 +25,7 @@ class Experiment:
         clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
         eval_every: epochs between evaluations.
         start_from: name and experiment of what is trained first: a model of the same shape, which lends its weights, or
-            a part of ``model``.
+            a part of ``model``, or a module that ``task`` uses. It may start from another one in turn.
     """
 
     task: Task
@@ -47,6 +47,15 @@ class Experiment:
             **trainer,
         )
         return loop.fit(self.model, self.task, self.optimizer)
+
+    def begin(self) -> None:
+        """Take over the weights of what ``start_from`` trained, unless that is a part of the model or of the task."""
+        if self.start_from is None:
+            return
+        first = self.start_from[1].model
+        holders = [self.model, *(value for value in vars(self.task).values() if isinstance(value, nn.Module))]
+        if not any(part is first for holder in holders for part in holder.modules()):
+            self.model.load_state_dict(first.state_dict())
 
     def num_parameters(self) -> int:
         """Parameters, frozen ones included, as leaderboards count them."""

@@ -19,7 +19,7 @@ from graphkit.train.metrics import roc_auc
 from graphkit.train.tasks.task import Task
 from graphkit.utils.checks import INDEX_DTYPES, check_choice, check_features, check_pairs
 
-METRICS = ("Accuracy", "F1", "AUC")
+METRICS = ("Accuracy", "F1", "AUC", "Likelihood")
 
 
 class NodeClassificationTask(Task):
@@ -38,8 +38,10 @@ class NodeClassificationTask(Task):
         data: graph with ``edge_index`` ``[2, E]``, ``y`` ``[N]`` or ``[N, 1]`` (negative or NaN: no label), and ``x``
             ``[N, F]``, which models with an embedding for each node do not need.
         split: ids of the training, validation and test nodes.
-        metrics: among ``"Accuracy"``, ``"F1"`` (macro) and ``"AUC"`` (of the ROC curve, two classes only); the first
-            chooses the epoch. Values are in percent. None takes the first two, and AUC where it is defined.
+        metrics: among ``"Accuracy"``, ``"F1"`` (macro), ``"AUC"`` (of the ROC curve, two classes only) and
+            ``"Likelihood"`` (the geometric mean of the probabilities of the true classes, so that the best one is that of
+            the least cross-entropy); the first chooses the epoch. Values are in percent. None takes the first two, and
+            AUC where it is defined.
         num_classes: number of classes ``C``; None takes one more than the largest label.
 
     Raises:
@@ -87,7 +89,7 @@ class NodeClassificationTask(Task):
             raise ValueError(f"all training nodes have label {int(seen[0])}; a classifier needs two classes to learn")
         ranked = self.num_classes == 2 and all(self.y[part].unique().numel() == 2 for part in (split.valid, split.test))
         if metrics is None:
-            metrics = METRICS if ranked else METRICS[:2]
+            metrics = METRICS[:3] if ranked else METRICS[:2]
         metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         if not metrics:
             raise ValueError("metrics must name at least one metric, which chooses the epoch (got none)")
@@ -132,17 +134,21 @@ class NodeClassificationTask(Task):
     def logits(self, model: nn.Module) -> Tensor:
         """``[N, C]`` scores of all nodes, in the mode that the model is in."""
         ours = getattr(model, "takes_index", False)
-        x = self.sparse_x if ours else self.x
-        if x is not None:
-            # In the type of the weights, which a "64-true" run makes float64.
-            x = x.to(next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype))
-        out = model(x, self.graph if ours else self.edge_index)
+        out = model(self.features(model), self.graph if ours else self.edge_index)
         if out.shape != (self.num_nodes, self.num_classes):
             raise ValueError(
                 f"model must return logits [{self.num_nodes}, {self.num_classes}], a row a node and a column a class "
                 f"(got {list(out.shape)})"
             )
         return out
+
+    def features(self, model: nn.Module) -> Any:
+        """What ``model`` gets as its first argument."""
+        x = self.sparse_x if getattr(model, "takes_index", False) else self.x
+        if x is None:
+            return None
+        # In the type of the weights, which a "64-true" run makes float64.
+        return x.to(next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -157,6 +163,8 @@ class NodeClassificationTask(Task):
             if name == "AUC":
                 score = logit[:, 1] - logit[:, 0]
                 value = roc_auc(score[y == 1], score[y == 0])
+            elif name == "Likelihood":
+                value = float(torch.exp(-F.cross_entropy(logit, y)))
             elif name == "F1":
                 value = float(multiclass_f1_score(logit, y, self.num_classes, average="macro"))
             else:
