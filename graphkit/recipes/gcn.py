@@ -92,6 +92,11 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     )
     if task.num_features == 0 and model in ("GAT", "MLP"):
         raise ValueError(f"{config.dataset} has no node features, which {model} needs; run GCN or SAGE")
+    return experiment(config, model, task, seed)
+
+
+def experiment(config: Config, model: str, task: NodeClassificationTask, seed: int) -> Experiment:
+    """A model of ``MODELS`` with weights of ``seed`` on any task."""
     seed_everything(seed)
     if model == "GAT":
         network: nn.Module = _gat(config, task)
