@@ -131,6 +131,14 @@ class NeighborIndex:
             return self
         return self.from_csr(self.rowptr.to(device), self.col.to(device), self.num_nodes)
 
+    def repeat(self, copies: int) -> NeighborIndex:
+        """The graph ``copies`` times side by side: node ``v`` of copy ``k`` is node ``k * num_nodes + v``. O(copies E)."""
+        if copies < 1:
+            raise ValueError(f"copies must be >= 1 (got {copies})")
+        number = torch.arange(copies, device=self.device)[:, None]
+        rowptr = torch.cat([self.rowptr[:1], (self.rowptr[1:] + number * self.num_edges).flatten()])
+        return self.from_csr(rowptr, (self.col + number * self.num_nodes).flatten(), copies * self.num_nodes)
+
     def expand(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """All (position in ``nodes``, neighbour) pairs, ``[M]`` each. O(M)."""
         degree = self.degree[nodes]
