@@ -6,15 +6,19 @@ from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.event_split import EventSplit
 from graphkit.datasets.events import EventStream, relabel
 from graphkit.datasets.negatives import HistoricalNegatives, InductiveNegatives, RandomNegatives
+from graphkit.datasets.node_targets import NodePropertyTargets, node_property_targets
 from graphkit.datasets.ogb import load_ogb
 from graphkit.datasets.registry import available, info, load
 from graphkit.datasets.splits import (
     IndexSplit,
     LinkSplit,
     NCNRandomLinkSplit,
+    cross_validation_split,
     fold_split,
+    inductive_split,
     mask_split,
     per_class_split,
+    random_link_split,
     random_node_split,
     sample_non_edges,
 )
@@ -32,18 +36,23 @@ __all__ = [
     "InductiveNegatives",
     "LinkSplit",
     "NCNRandomLinkSplit",
+    "NodePropertyTargets",
     "RandomNegatives",
     "StoredNegatives",
     "available",
+    "cross_validation_split",
     "fold_split",
     "from_networkx",
+    "inductive_split",
     "info",
     "load",
     "load_ogb",
     "load_tgb",
     "load_tgb_negatives",
     "mask_split",
+    "node_property_targets",
     "per_class_split",
+    "random_link_split",
     "random_node_split",
     "read_events",
     "relabel",

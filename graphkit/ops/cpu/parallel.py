@@ -57,11 +57,18 @@ def run(function: Callable, work: np.ndarray | int, *arguments: Any, grain: int 
         load = work[0] + np.linspace(0, work[-1] - work[0], pieces + 1)
         bounds = np.searchsorted(work, load)
         bounds[0], bounds[-1] = 0, rows
-    jobs = [
-        _executor(threads).submit(function, int(a), int(b), *arguments) for a, b in itertools.pairwise(bounds) if a < b
-    ]
-    for job in jobs:
-        job.result()
+    left = itertools.pairwise(bounds.tolist())
+
+    def take() -> None:
+        for start, stop in left:  # shared: each piece goes to the thread that is free first
+            if start < stop:
+                function(start, stop, *arguments)
+
+    # The caller works too: a core on which PyTorch's threads still spin after an operation then takes fewer pieces.
+    helpers = [_executor(threads - 1).submit(take) for _ in range(threads - 1)]
+    take()
+    for helper in helpers:
+        helper.result()
 
 
 def _executor(threads: int) -> ThreadPoolExecutor:
