@@ -1,8 +1,8 @@
 """Neural modules: layers, decoders and models, each a ``torch.nn.Module`` with the signatures of PyG."""
 
-from graphkit.nn.conv import PureConv, SparseLinear, propagate, sparsify
+from graphkit.nn.conv import DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.decoder import NCNCDecoder, NCNDecoder
-from graphkit.nn.models import GNN, LinkHeuristic, LinkPredictor, PureGNN
+from graphkit.nn.models import GNN, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
 from graphkit.nn.temporal import (
     NAT,
     APANEncoder,
@@ -33,10 +33,12 @@ __all__ = [
     "NAT",
     "APANEncoder",
     "CommonRecentNeighbors",
+    "DegreePowerGCNConv",
     "EdgeBank",
     "JointNeighborhood",
     "LinkHeuristic",
     "LinkPredictor",
+    "LowRankGCNConv",
     "MemoryDGNN",
     "NCNCDecoder",
     "NCNDecoder",
@@ -49,6 +51,7 @@ __all__ = [
     "PureGNN",
     "Recency",
     "SparseLinear",
+    "StableContrast",
     "StreamingModule",
     "TGNMemory",
     "TemporalAttentionEmbedding",

@@ -15,13 +15,16 @@ from torch_geometric.nn import BatchNorm, GATConv, GCNConv, SAGEConv
 import graphkit.nn
 from graphkit.nn import (
     GNN,
+    DegreePowerGCNConv,
     LinkHeuristic,
     LinkPredictor,
+    LowRankGCNConv,
     NCNCDecoder,
     NCNDecoder,
     PureConv,
     PureGNN,
     SparseLinear,
+    StableContrast,
 )
 from graphkit.ops import NeighborIndex
 from graphkit.testing import DECODER_CHECKS, LAYER_CHECKS, check_decoder, check_layer
@@ -30,6 +33,10 @@ from graphkit.testing import DECODER_CHECKS, LAYER_CHECKS, check_decoder, check_
 def indexed(module: nn.Module, x: Tensor, edge_index: Tensor, *pairs: Tensor) -> Tensor:
     """With the graph made outside, since only what comes after it can be compiled without breaks."""
     return module(x, NeighborIndex(edge_index, x.size(0)), *pairs)
+
+
+def vectors(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    return module.encode(x, edge_index)
 
 
 def without_graph(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -74,6 +81,15 @@ TABLE: dict[type, list[Row]] = {
         (check_layer, lambda: GNN(8, 6, 2, dropout=0.5), COMPILED),
         (check_layer, lambda: GNN(8, 8, 3, 5, conv="sage", residual=True, layer_norm=False), COMPILED),
         (check_layer, lambda: GNN(8, 6, 2, input_dropout=0.2, dropout=0.3, tail_dropout=0.1, edge_dropout=0.4), OURS),
+    ],
+    DegreePowerGCNConv: [
+        (check_layer, lambda a=a: DegreePowerGCNConv(8, 6, a), COMPILED) for a in (-0.5, 0.0, 0.6)
+    ],
+    # Graphs of a few nodes keep their whole rank; one of low rank mixes what is separate.
+    LowRankGCNConv: [(check_layer, lambda: LowRankGCNConv(8, 6), OURS)],
+    StableContrast: [
+        # The vectors have no part of the loss in them.
+        (check_layer, lambda: StableContrast(8, 6), {**OURS, "call": vectors, "skip": ("gradients",)}),
     ],
     NCNDecoder: [
         (check_decoder, lambda: NCNDecoder(8, 6, dropout=0.5), {**COMPILED, "symmetric": True}),

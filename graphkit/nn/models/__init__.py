@@ -4,5 +4,6 @@ from graphkit.nn.models.gnn import GNN
 from graphkit.nn.models.link_heuristic import LinkHeuristic
 from graphkit.nn.models.link_predictor import LinkPredictor
 from graphkit.nn.models.pure_gnn import PureGNN
+from graphkit.nn.models.stable_contrast import StableContrast
 
-__all__ = ["GNN", "LinkHeuristic", "LinkPredictor", "PureGNN"]
+__all__ = ["GNN", "LinkHeuristic", "LinkPredictor", "PureGNN", "StableContrast"]
