@@ -65,6 +65,7 @@ class NeighborIndex:
         self._degree: Tensor | None = None
         self._row: Tensor | None = None
         self._keys: Tensor | None = None
+        self._looped: NeighborIndex | None = None
 
     @classmethod
     def of(cls, graph: NeighborIndex | Tensor, num_nodes: int) -> NeighborIndex:
@@ -168,6 +169,16 @@ class NeighborIndex:
     def has_edge(self, u: Tensor, v: Tensor) -> Tensor:
         """Whether each ``(u, v)`` is an edge, as a bool tensor."""
         return self.find(u, v) >= 0
+
+    def with_self_loops(self) -> NeighborIndex:
+        """The graph with every node among its own neighbours; built once, in O(E log E), and kept."""
+        if self._looped is None:
+            own = torch.arange(self.num_nodes, device=self.device)
+            keys = torch.cat([self.keys, own * self.num_nodes + own]).unique()
+            row, col = keys // max(self.num_nodes, 1), keys % max(self.num_nodes, 1)
+            pointer = counts_to_ptr(torch.bincount(row, minlength=self.num_nodes))
+            self._looped = self.from_csr(pointer, col, self.num_nodes)
+        return self._looped
 
     def without(self, pairs: Tensor) -> NeighborIndex:
         """The graph minus ``pairs [2, B]`` in both directions; pairs that are no edges are ignored. O(E + B log d)."""
