@@ -134,7 +134,8 @@ def bench(names: Sequence[str], folder: Path) -> str:
     """How many times as fast as the peer, and whose memory is larger."""
     parts = []
     for record in load_benchmarks(folder / "bench"):
-        if not names or record.name in names:
+        compared = any(row.get("ratio") for row in record.rows)  # others are shown by their plots
+        if compared and (not names or record.name in names):
             parts.append(_bench(record))
     return "\n\n".join(parts) or (
         "No records yet: `graphkit bench common_neighbors --out results/bench` makes the first one."
