@@ -233,6 +233,17 @@ def test_no_edges(num_nodes: int) -> None:
     assert index.expand(nodes)[1].numel() == 0
 
 
+@given(graphs())
+@settings(deadline=None, max_examples=40)
+def test_with_self_loops(graph) -> None:
+    index, want = NeighborIndex(*graph), neighbor_sets(*graph)
+    looped = index.with_self_loops()
+    assert sets_of(looped) == [own | {node} for node, own in enumerate(want)]
+    assert is_sorted(looped)
+    assert looped.degree.tolist() == [len(own) for own in sets_of(looped)]
+    assert index.with_self_loops() is looped
+
+
 EDGES = torch.tensor([[0, 1], [1, 0]])
 
 
