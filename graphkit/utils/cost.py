@@ -72,7 +72,8 @@ class saved_activation_bytes:
                 self.peak = max(self.peak, self.now)
             known[0] += 1
             blocks.append(block)
-        return _Saved(tensor, self, blocks)
+        # Without its history, or a graph that keeps its own output would never be gone.
+        return _Saved(tensor.detach(), self, blocks)
 
     def _release(self, block: tuple[torch.device, int]) -> None:
         known = self._blocks[block]

@@ -96,6 +96,18 @@ def test_gradients_are_those_without_counting() -> None:
         assert torch.equal(one, other)
 
 
+def test_second_derivatives_are_those_without_counting() -> None:
+    x = torch.linspace(0, 1, 9, dtype=torch.float64).view(3, 3).requires_grad_()
+
+    def second() -> torch.Tensor:
+        (grad,) = torch.autograd.grad((x.tanh() @ x).tanh().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), x)[0]
+
+    with saved_activation_bytes():
+        counted = second()
+    assert torch.equal(counted, second())
+
+
 def test_nothing_is_counted_after_the_end_or_without_gradients() -> None:
     model, x = chain(2), torch.randn(ROWS, WIDTH)
     with saved_activation_bytes() as saved, torch.no_grad():
