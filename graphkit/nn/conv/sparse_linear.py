@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphkit.ops import spmm
+from graphkit.ops.csr import counts_to_ptr, ptr_to_index
 from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_range
 
@@ -83,3 +84,27 @@ def sparsify(x: Tensor, density: float = 0.2) -> Tensor:
     if x.is_sparse_csr or int(x.count_nonzero()) > density * x.numel():
         return x
     return x.to_sparse_csr()
+
+
+def select_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """``x[rows]`` of a dense or sparse CSR matrix. O(entries of these rows)."""
+    if not x.is_sparse_csr:
+        return x.index_select(0, rows)
+    start = x.crow_indices()[rows]
+    count = x.crow_indices()[rows + 1] - start
+    pointer = counts_to_ptr(count)
+    row = ptr_to_index(pointer)
+    entry = torch.arange(row.numel(), device=row.device) + (start - pointer[:-1])[row]
+    size = (rows.numel(), x.size(1))
+    return torch.sparse_csr_tensor(pointer, x.col_indices()[entry], x.values()[entry], size, check_invariants=False)
+
+
+def stack_rows(x: Tensor, copies: int) -> Tensor:
+    """``copies`` times a dense or sparse CSR matrix, one below the other."""
+    if not x.is_sparse_csr:
+        return x.repeat(copies, 1)
+    pointer, size = x.crow_indices(), (copies * x.size(0), x.size(1))
+    starts = torch.arange(copies, device=pointer.device)[:, None] * pointer[-1]
+    pointers = torch.cat([pointer[:1], (pointer[1:] + starts).flatten()])
+    column, values = x.col_indices().repeat(copies), x.values().repeat(copies)
+    return torch.sparse_csr_tensor(pointers, column, values, size, check_invariants=False)
