@@ -37,10 +37,10 @@ def plot_record(record: Record, path: str | Path) -> Path:
         curves.legend()
     if record.histograms:
         name, bins = next(iter(record.histograms.items()))
-        for kind, color in (("links", "tab:green"), ("non-links", "tab:red")):
-            if kind in bins:
-                scores.stairs(bins[kind], bins["edges"], fill=True, alpha=0.5, color=color, label=kind)
-        scores.set(title=f"{name}: test scores", xlabel="logit", ylabel="share")
+        groups = [(kind, heights) for kind, heights in bins.items() if kind != "edges"]
+        for (kind, heights), color in zip(groups, ("tab:green", "tab:red"), strict=False):
+            scores.stairs(heights, bins["edges"], fill=True, alpha=0.5, color=color, label=kind)
+        scores.set(title=f"{name}: test scores", xlabel="score", ylabel="share")
         scores.legend()
     else:
         scores.set_axis_off()
