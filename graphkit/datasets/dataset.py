@@ -14,9 +14,13 @@ from graphkit.datasets.splits import (
     IndexSplit,
     LinkSplit,
     NCNRandomLinkSplit,
+    cross_validation_split,
     fold_split,
+    full_split,
+    inductive_split,
     mask_split,
     per_class_split,
+    random_link_split,
     random_node_split,
 )
 from graphkit.utils.checks import check_choice
@@ -31,11 +35,22 @@ class Protocol(NamedTuple):
 
 PROTOCOLS = {
     "link": Protocol("link", "70/10/20 % random undirected links, as many negatives as NCN's protocol has; by seed"),
+    "link-64-16-20": Protocol("link", "64/16/20 % random undirected links, as many fixed non-links; by seed"),
     "public": Protocol("node", "the one public split that comes with the data"),
     "fixed": Protocol("node", "the ten splits that come with the data; seed i takes split i mod 10"),
+    "full": Protocol(
+        "node", "the 500 validation and 1,000 test nodes that come with the data; all others for training"
+    ),
     "geom-gcn": Protocol("node", "the ten Geom-GCN splits, 48/32/20 %; seed i takes split i mod 10"),
     "per-class": Protocol("node", "20 training and 30 validation nodes of each class, the rest for test; by seed"),
+    "unseen-nodes": Protocol(
+        "node", "as per-class, with a fifth of the test nodes and their edges hidden while models are trained; by seed"
+    ),
+    "five-fold": Protocol(
+        "node", "64/16/20 %: five folds, seed i tests on fold i mod 5, a fifth of the rest validates"
+    ),
     "random": Protocol("node", "48/32/20 % of each class; by seed"),
+    "random-10": Protocol("node", "10/10/80 % of each class; by seed"),
     "folds": Protocol("graph", "ten stratified folds; seed i tests on fold i mod 10, validates on the next"),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),
@@ -166,9 +181,19 @@ def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | EventSplit
     assert isinstance(data, Data)
     if protocol == "link":
         return NCNRandomLinkSplit(seed=seed).split(data)
+    if protocol == "link-64-16-20":
+        return random_link_split(data, seed=seed)
+    if protocol == "five-fold":
+        return cross_validation_split(data.y, fold=seed)
+    if protocol == "full":
+        return full_split(data)
     if protocol == "per-class":
         return per_class_split(data.y, seed=seed)
+    if protocol == "unseen-nodes":
+        return inductive_split(per_class_split(data.y, seed=seed), seed=seed)
     if protocol == "random":
         return random_node_split(data.y, seed=seed)
+    if protocol == "random-10":
+        return random_node_split(data.y, 0.1, 0.1, seed)
     # "public", "fixed" and "triples" come with the data as masks.
     return mask_split(data, seed)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphkit.datasets import robustness
 from graphkit.datasets.cache import cached
 from graphkit.datasets.dataset import Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
@@ -23,6 +24,8 @@ from graphkit.utils.io import data_root
 Loader = Callable[[DatasetInfo, Path], Dataset]
 # By lower-case name.
 ENTRIES: dict[str, tuple[DatasetInfo, Loader]] = {}
+# Datasets that available() leaves out: there are many of a kind.
+_UNLISTED: set[str] = set()
 
 
 def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
@@ -45,9 +48,9 @@ def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
 
 
 def available(root: str | os.PathLike | None = None) -> list[tuple[DatasetInfo, bool]]:
-    """Every dataset with its facts, and whether its files are on disk."""
+    """The datasets with their facts, and whether their files are on disk; of graphs under attack only the clean ones."""
     folder = data_root(root)
-    return [(facts, _on_disk(facts, folder)) for facts, _ in ENTRIES.values()]
+    return [(facts, _on_disk(facts, folder)) for facts, _ in ENTRIES.values() if facts.name not in _UNLISTED]
 
 
 def info(name: str) -> DatasetInfo:
@@ -140,6 +143,16 @@ def _planetoid(facts: DatasetInfo, root: Path) -> Dataset:
     return dataset
 
 
+# Graphs under attack -------------------------------------------------------------------------------------------------
+
+
+def _robustness(graph: str, attack: str | None = None, strength: str = "") -> Loader:
+    def loader(facts: DatasetInfo, root: Path) -> Dataset:
+        return Dataset(facts, data=robustness.read_robustness(root, facts.name, graph, attack, strength))
+
+    return loader
+
+
 # OGB -----------------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +171,7 @@ def _register(loader: Loader, row: tuple, **facts: Any) -> None:
 
 
 _row: tuple[Any, ...]
-_LINK_NODE = ("link", "public", "geom-gcn", "per-class", "random")
+_LINK_NODE = ("link", "public", "full", "geom-gcn", "per-class", "random", "five-fold", "link-64-16-20")
 
 _register(
     _shipped,
@@ -227,7 +240,7 @@ _register(
     _shipped,
     ("digits", "", 1797, 9929, 64, 10),
     metric="accuracy",
-    protocols=("random", "per-class", "link"),
+    protocols=("random", "per-class", "unseen-nodes", "link", "five-fold", "link-64-16-20"),
     licence="CC-BY-4.0",
     source="scikit-learn; Alpaydin and Kaynak 1998",
     origin="built",
@@ -258,6 +271,22 @@ for _row in (
     )
 
 for _row in (
+    ("CPF-Cora", "cpf/cora.npz", 2485, 5069, 1433, 7),
+    ("CPF-CiteSeer", "cpf/citeseer.npz", 2110, 3668, 3703, 6),
+    ("CPF-PubMed", "cpf/pubmed.npz", 19717, 44324, 500, 3),
+    ("CPF-Photo", "cpf/a-photo.npz", 7487, 119043, 745, 8),
+):
+    _register(
+        _pyg("CPF", name=Path(_row[1]).stem),
+        _row,
+        metric="accuracy",
+        protocols=("per-class", "unseen-nodes"),
+        licence="not stated",
+        source="Extract the Knowledge of Graph Neural Networks and Go Beyond it",
+        origin="pyg",
+    )
+
+for _row in (
     ("Amazon-Photo", "amazon/Photo", 7650, 119081, 745, 8),
     ("Amazon-Computers", "amazon/Computers", 13752, 245861, 767, 10),
 ):
@@ -265,7 +294,7 @@ for _row in (
         _pyg("Amazon", name=_row[1].split("/")[1]),
         _row,
         metric="accuracy",
-        protocols=("per-class", "random", "link"),
+        protocols=("per-class", "random", "link", "five-fold", "link-64-16-20", "random-10"),
         licence="MIT",
         source="shchur/gnn-benchmark",
         origin="pyg",
@@ -294,7 +323,7 @@ for _row in (
         _pyg("CitationFull", name=_row[1].split("/")[1]),
         _row,
         metric="accuracy",
-        protocols=("per-class", "random", "link"),
+        protocols=("per-class", "random", "link", "five-fold", "link-64-16-20"),
         licence="MIT",
         source="abojchevski/graph2gauss",
         origin="pyg",
@@ -332,6 +361,32 @@ for _row in (
         origin="pyg",
     )
 
+# Nodes, edges, features and classes of the clean graphs; each attacked one is a dataset by itself, such as
+# Cora-meta-0.20 or Cora-nettack-5, that available() leaves out.
+for _name, _graph, _shape in (
+    ("Cora-LCC", "Cora", (2485, 5069, 1433, 7)),
+    ("CiteSeer-LCC", "CiteSeer", (2110, 3668, 3703, 6)),
+    ("PolBlogs", "PolBlogs", (1222, 16714, 0, 2)),
+    ("PubMed-LCC", "PubMed", (19717, 44324, 500, 3)),
+):
+    _facts: dict[str, Any] = {
+        "metric": "accuracy",
+        "licence": "not stated",
+        "source": "danielzuegner/nettack, ChandlerBang/Pro-GNN",
+        "origin": "file",
+    }
+    _file = f"{robustness.FOLDER}/{_graph.lower()}.npz"
+    _register(_robustness(_graph), (_name, _file, *_shape), protocols=("public", "random", "link"), **_facts)
+    for _attack, _strengths in robustness.ATTACKED[_graph].items():
+        for _strength, _edges in _strengths.items():
+            _register(
+                _robustness(_graph, _attack, _strength),
+                (f"{_graph}-{_attack}-{_strength}", _file, _shape[0], _edges, *_shape[2:]),
+                protocols=("public",),
+                **_facts,
+            )
+            _UNLISTED.add(f"{_graph}-{_attack}-{_strength}")
+
 for _row in (
     ("Texas", "webkb/texas", 183, 279, 1703, 5),
     ("Cornell", "webkb/cornell", 183, 277, 1703, 5),
@@ -364,7 +419,7 @@ for _row in (
         _pyg("AttributedGraphDataset", name=_row[0]),
         _row,
         metric="accuracy",
-        protocols=("random", "per-class", "link"),
+        protocols=("random", "per-class", "link", "random-10"),
         licence="not stated",
         source="Scaling Attributed Network Embedding to Massive Graphs",
         origin="pyg",

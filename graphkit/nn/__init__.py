@@ -1,8 +1,18 @@
 """Neural modules: layers, decoders and models, each a ``torch.nn.Module`` with the signatures of PyG."""
 
-from graphkit.nn.conv import DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
-from graphkit.nn.decoder import NCNCDecoder, NCNDecoder
-from graphkit.nn.models import GNN, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
+from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors, linear_relaxation
+from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
+from graphkit.nn.decoder import DotDecoder, NCNCDecoder, NCNDecoder
+from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
+from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
+from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
+from graphkit.nn.models import ForwardLayer, ForwardStack, GNN, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
+from graphkit.nn.models.gcn_encoder import GCNEncoder
+from graphkit.nn.models.gcnii import GCNII
+from graphkit.nn.models.grand import GRAND, GRANDPropagation
+from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
+from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugmented
+from graphkit.nn.models.neighbor_cvae import NeighborCVAE
 from graphkit.nn.temporal import (
     NAT,
     APANEncoder,
@@ -29,12 +39,37 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
+    "AdjacencyBounds",
+    "GCNBoundPropagation",
+    "GCNEncoder",
+    "adjacency_bounds",
+    "contrast_vectors",
+    "linear_relaxation",
+    "GCNII",
+    "GRAND",
+    "LAGAT",
+    "LAGCN",
+    "LAGCNII",
+    "LASAGE",
+    "GRANDPropagation",
+    "LocallyAugmented",
+    "NeighborCVAE",
     "GNN",
+    "Genotype",
+    "LowPrecisionGNN",
+    "low_precision_space",
+    "uniform_quantize",
     "NAT",
     "APANEncoder",
+    "CachedConv",
+    "CodeDistillMLP",
     "CommonRecentNeighbors",
     "DegreePowerGCNConv",
+    "DotDecoder",
     "EdgeBank",
+    "ForwardLayer",
+    "ForwardStack",
+    "GraphTokenizer",
     "JointNeighborhood",
     "LinkHeuristic",
     "LinkPredictor",
@@ -61,6 +96,11 @@ __all__ = [
     "TemporalNodeClassifier",
     "TemporalNodeModel",
     "TimeEncoder",
+    "TokenizerOutput",
+    "VQOutput",
+    "VectorQuantizer",
+    "code_scores",
+    "kmeans",
     "memory_coherence_loss",
     "propagate",
     "sparsify",

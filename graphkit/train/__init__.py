@@ -1,6 +1,25 @@
 """Training: tasks, the trainer, and procedures that change one step of it."""
 
+from graphkit.train.augment import (
+    AugmentedNetwork,
+    ConsistencyTask,
+    LocalAugmentation,
+    LocalAugmentationTask,
+    NeighborFeatureTask,
+    PredictionUncertainty,
+)
+from graphkit.train.contrastive import COSTA, GCA, GRACE, ContrastiveTask, POTLoss, ProGCL, info_nce
+from graphkit.train.distill import (
+    GraphTokenizerTask,
+    NodeDistillationTask,
+    distillation_kl,
+    export_student,
+    soft_code_kl,
+)
+from graphkit.train.distill.consistency import consistency_loss, sharpen
 from graphkit.train.experiment import Experiment
+from graphkit.train.linear_probe import ProbeResult, linear_probe
+from graphkit.train.stable import STABLE, StableContrastTask
 from graphkit.train.tasks import (
     LinkPredictionTask,
     NodeClassificationTask,
@@ -13,15 +32,39 @@ from graphkit.train.temporal_evaluation import TemporalLinkEvaluator
 from graphkit.train.trainer import FitResult, Trainer, make_fabric
 
 __all__ = [
+    "STABLE",
+    "COSTA",
+    "GCA",
+    "GRACE",
+    "ContrastiveTask",
+    "POTLoss",
+    "ProGCL",
+    "ProbeResult",
+    "info_nce",
+    "linear_probe",
+    "AugmentedNetwork",
+    "ConsistencyTask",
     "Experiment",
     "FitResult",
+    "GraphTokenizerTask",
     "LinkPredictionTask",
+    "LocalAugmentation",
+    "LocalAugmentationTask",
+    "NeighborFeatureTask",
     "NodeClassificationTask",
+    "NodeDistillationTask",
+    "PredictionUncertainty",
+    "StableContrastTask",
     "Task",
     "TemporalLinkEvaluator",
     "TemporalLinkPredictionTask",
     "TemporalNodeClassificationTask",
     "TemporalNodePropertyTask",
     "Trainer",
+    "consistency_loss",
+    "distillation_kl",
+    "export_student",
     "make_fabric",
+    "sharpen",
+    "soft_code_kl",
 ]

@@ -15,7 +15,10 @@ from torch_geometric.nn import BatchNorm, GATConv, GCNConv, SAGEConv
 import graphkit.nn
 from graphkit.nn import (
     GNN,
+    GCNEncoder,
     DegreePowerGCNConv,
+    CodeDistillMLP,
+    GraphTokenizer,
     LinkHeuristic,
     LinkPredictor,
     LowRankGCNConv,
@@ -25,6 +28,7 @@ from graphkit.nn import (
     PureGNN,
     SparseLinear,
     StableContrast,
+    VectorQuantizer,
 )
 from graphkit.ops import NeighborIndex
 from graphkit.testing import DECODER_CHECKS, LAYER_CHECKS, check_decoder, check_layer
@@ -48,6 +52,16 @@ def bag_of_words(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     return module(x.to_sparse_csr() if not x.requires_grad else x)
 
 
+def tokenized(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """With the losses of training, which the linear map of nodes serves alone."""
+    out = module(x, edge_index)
+    return out.logits + sum(out.losses.values())
+
+
+def both_heads(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    return torch.cat(module(x, edge_index), dim=1)
+
+
 Row = tuple[Callable[..., list[str]], Callable[[], nn.Module], dict[str, Any]]
 OURS = {"set_semantics": True, "strict_errors": True}
 COMPILED = {**OURS, "compile": True, "call": indexed}
@@ -62,7 +76,44 @@ EMBEDDING = (
 )
 # A score that reads no features has nothing to differentiate, and counts are float32 whatever the features.
 NO_FEATURES = {"skip": ("dtype", "gradients", "gradcheck", "nan_stays_local")}
+# A code does not change with small changes of its vector, and NaN has no nearest code.
+QUANTISED = ("gradcheck", "nan_stays_local")
 TABLE: dict[type, list[Row]] = {
+    VectorQuantizer: [
+        (
+            check_layer,
+            lambda options=options: VectorQuantizer(8, 5, **options),
+            {
+                **OURS,
+                "in_channels": 8,
+                "call": lambda module, x, edge_index: module(x).quantized,
+                "skip": (*QUANTISED, "wrong_ids"),
+            },
+        )
+        for options in (
+            {"heads": 2, "dead_code_threshold": 0.5, "temperature": 0.5},
+            {"metric": "euclidean", "kmeans_init": True},
+        )
+    ],
+    GraphTokenizer: [
+        (
+            check_layer,
+            lambda options=options: GraphTokenizer(8, 6, 4, 7, **options),
+            {**OURS, "call": tokenized, "skip": QUANTISED},
+        )
+        for options in (
+            {"dropout": 0.5},
+            {"conv": "sage", "code_dim": 5, "recon": "sce", "edge_recon": "sigmoid"},
+        )
+    ],
+    CodeDistillMLP: [
+        (check_layer, lambda: CodeDistillMLP(8, 6, 4), {**OURS, "call": lambda m, x, e: m(x)[0], "skip": ("wrong_ids",)}),
+        (
+            check_layer,
+            lambda: CodeDistillMLP(8, 6, 4, 5, num_layers=3, dropout=0.5, norm="layer"),
+            {**OURS, "call": both_heads, "skip": ("wrong_ids",)},
+        ),
+    ],
     PureConv: [(check_layer, lambda a=a: PureConv(a), COMPILED) for a in ("gcn", "sum", "mean", "max")],
     SparseLinear: [
         (check_layer, lambda: SparseLinear(8, 4, dropout=0.5), {**OURS, "call": without_graph, "skip": ("wrong_ids",)}),
@@ -76,6 +127,10 @@ TABLE: dict[type, list[Row]] = {
             lambda: PureGNN(8, 6, 3, jumping=True, input_dropout=0.2, dropout=0.3, tail_dropout=0.1, edge_dropout=0.4),
             OURS,
         ),
+    ],
+    GCNEncoder: [
+        (check_layer, lambda: GCNEncoder(8, 6, 4), COMPILED),
+        (check_layer, lambda: GCNEncoder(8, out_channels=4, activation="prelu"), COMPILED),
     ],
     GNN: [
         (check_layer, lambda: GNN(8, 6, 2, dropout=0.5), COMPILED),
