@@ -23,6 +23,7 @@ LAST_LINE = {
     "tgn_pres.py": "TGN+PRES     800 ",
     "edgebank.py": "Common neighbours ",
     "own_stream_from_csv.py": "5. ",
+    "vqgraph.py": "digits: test accuracy of the student ",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
 

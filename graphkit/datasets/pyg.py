@@ -24,6 +24,7 @@ from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.utils import to_undirected
 
 from graphkit.datasets.cache import cached
+from graphkit.datasets.cpf import CPF
 from graphkit.datasets.planetoid import read_planetoid
 
 
@@ -222,4 +223,4 @@ class HeterophilousNpz(InMemoryDataset):
         self.save([Data(x=x, edge_index=edge_index, y=arrays["node_labels"], **masks)], self.processed_paths[0])
 
 
-OWN: dict[str, type] = {"HeterophilousNpz": HeterophilousNpz}
+OWN: dict[str, type] = {"CPF": CPF, "HeterophilousNpz": HeterophilousNpz}

@@ -36,6 +36,7 @@ class LinkSplit:
         valid_neg_target: ``[n_v, k]`` where every source has its own negatives (ogbl-citation2): the negatives of the
             link ``valid_pos[:, i]`` are ``(valid_pos[0, i], valid_neg_target[i])``. ``valid_neg`` is empty then.
         test_neg_target: The same for the test links.
+        train_neg: Negatives for training ``[2, m]`` where the protocol fixes them; None where they are drawn each epoch.
     """
 
     num_nodes: int
@@ -49,12 +50,15 @@ class LinkSplit:
     test_edge_index: Tensor = None  # type: ignore[assignment]
     valid_neg_target: Tensor | None = None
     test_neg_target: Tensor | None = None
+    train_neg: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.test_edge_index is None:
             object.__setattr__(self, "test_edge_index", self.train_edge_index)
         for name in ("train_edge_index", "train_pos", "valid_pos", "valid_neg", "test_pos", "test_neg"):
             check_pairs(getattr(self, name), self.num_nodes, name)
+        if self.train_neg is not None:
+            check_pairs(self.train_neg, self.num_nodes, "train_neg")
 
     def to(self, device: str | torch.device) -> LinkSplit:
         """The same split with every tensor on ``device``."""
@@ -77,15 +81,24 @@ class LinkSplit:
 class IndexSplit:
     """Ids of the nodes, graphs or edges for training, validation and test, each ``[n]``.
 
+    Args:
+        train, valid, test: the three parts.
+        hidden: those of ``test`` that are not there while a model is trained, neither they nor their edges; None where
+            the whole graph is.
+
     Raises:
-        ValueError: two parts share an id, or a part repeats one.
+        ValueError: two parts share an id, or a part repeats one; a hidden id that is not for test.
     """
 
     train: Tensor
     valid: Tensor
     test: Tensor
+    hidden: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.hidden is not None and not bool(torch.isin(self.hidden, self.test).all()):
+            bad = int(self.hidden[~torch.isin(self.hidden, self.test)][0])
+            raise ValueError(f"hidden must hold ids of test alone (got {bad}, which is not among them)")
         ids = torch.cat([self.train, self.valid, self.test])
         values, counts = ids.unique(return_counts=True)
         if values.numel() != ids.numel():
@@ -99,10 +112,12 @@ class IndexSplit:
 
     def to(self, device: str | torch.device) -> IndexSplit:
         """The same split with every tensor on ``device``."""
-        return IndexSplit(self.train.to(device), self.valid.to(device), self.test.to(device))
+        hidden = None if self.hidden is None else self.hidden.to(device)
+        return IndexSplit(self.train.to(device), self.valid.to(device), self.test.to(device), hidden)
 
     def __repr__(self) -> str:
-        return f"IndexSplit(train={self.train.numel()}, valid={self.valid.numel()}, test={self.test.numel()})"
+        hidden = "" if self.hidden is None else f", hidden={self.hidden.numel()}"
+        return f"IndexSplit(train={self.train.numel()}, valid={self.valid.numel()}, test={self.test.numel()}{hidden})"
 
 
 # Links ---------------------------------------------------------------------------------------------------------------
@@ -280,6 +295,48 @@ class NCNRandomLinkSplit(BaseTransform):
     def __repr__(self) -> str:
         return f"NCNRandomLinkSplit(val={self.val}, test={self.test}, neg_pool={self.neg_pool})"
 
+def random_link_split(data: Data, valid: float = 0.16, test: float = 0.2, seed: int = 0) -> LinkSplit:
+    """Random links for validation and test, and as many fixed non-links for each part, training included.
+
+    What :class:`torch_geometric.transforms.RandomLinkSplit` makes of an undirected graph: messages pass along the
+    training links, and along the validation links, too, when test links are scored. Non-links are uniform among the pairs
+    that are linked nowhere in the full graph; no two parts share one.
+
+    Raises:
+        ValueError: shares that are not positive or leave no training links, or a graph too dense for the non-links.
+
+    Example:
+        >>> split = random_link_split(data, seed=0)  # doctest: +SKIP
+    """
+    check_range(valid, "valid", 0, 1, low_open=True)
+    check_range(test, "test", 0, 1, low_open=True)
+    num_nodes = _num_nodes(data)
+    pairs = undirected_pairs(data.edge_index, num_nodes)
+    total = pairs.size(1)
+    num_valid, num_test = int(valid * total), int(test * total)
+    num_train = total - num_valid - num_test
+    if min(num_train, num_valid, num_test) <= 0:
+        raise ValueError(
+            f"data has {total} undirected edges, too few for a split with valid={valid} and test={test}: "
+            f"it would have {num_train}/{num_valid}/{num_test} links"
+        )
+    generator = stream(seed)
+    sizes = [num_train, num_valid, num_test]
+    links = pairs[:, torch.randperm(total, generator=generator)].split(sizes, dim=1)
+    others = sample_non_edges(data.edge_index, num_nodes, total, generator).split(sizes, dim=1)
+    return LinkSplit(
+        num_nodes=num_nodes,
+        train_edge_index=both_directions(links[0], num_nodes),
+        train_pos=links[0],
+        valid_pos=links[1],
+        valid_neg=others[1],
+        test_pos=links[2],
+        test_neg=others[2],
+        x=data.x,
+        test_edge_index=both_directions(torch.cat(links[:2], dim=1), num_nodes),
+        train_neg=others[0],
+    )
+
 
 def _num_nodes(data: Data) -> int:
     if data.edge_index is None or data.num_nodes is None:
@@ -310,6 +367,22 @@ def mask_split(data: Data, index: int = 0) -> IndexSplit:
     return IndexSplit(*parts)
 
 
+def full_split(data: Data) -> IndexSplit:
+    """The validation and test nodes of :func:`mask_split`, and all others with a label for training.
+
+    The split of `"FastGCN: Fast Learning with Graph Convolutional Networks via Importance Sampling"
+    <https://arxiv.org/abs/1801.10247>`_, which PyG calls ``full``.
+
+    Raises:
+        ValueError: the graph has no masks.
+    """
+    split = mask_split(data)
+    label = torch.as_tensor(data.y).view(-1)
+    train = ~(label.isnan() if label.is_floating_point() else label < 0)
+    train[torch.cat([split.valid, split.test])] = False
+    return IndexSplit(train.nonzero().view(-1), split.valid, split.test)
+
+
 def per_class_split(y: Tensor, train: int = 20, valid: int = 30, seed: int = 0) -> IndexSplit:
     """``train`` and ``valid`` random nodes of every class; all other labelled nodes are for test.
 
@@ -333,6 +406,24 @@ def per_class_split(y: Tensor, train: int = 20, valid: int = 30, seed: int = 0) 
         (known & (place >= train) & (place < train + valid)).nonzero().view(-1),
         (known & (place >= train + valid)).nonzero().view(-1),
     )
+
+
+def inductive_split(split: IndexSplit, rate: float = 0.2, seed: int = 0) -> IndexSplit:
+    """The same split with a random share ``rate`` of the test nodes hidden from training.
+
+    The production setting of `"Graph-less Neural Networks: Teaching Old MLPs New Tricks via Distillation"
+    <https://arxiv.org/abs/2110.08727>`_: a model is trained on the graph without these nodes and scored on the others
+    in that graph, and on these in the whole graph.
+
+    Raises:
+        ValueError: ``rate`` outside (0, 1), or so few test nodes that none or all would be hidden.
+    """
+    check_range(rate, "rate", 0, 1, low_open=True)
+    count = int(rate * split.test.numel())
+    if not 0 < count < split.test.numel():
+        raise ValueError(f"rate={rate} of {split.test.numel()} test nodes leaves none to hide or none to see")
+    order = torch.randperm(split.test.numel(), generator=stream(seed, 1))
+    return IndexSplit(split.train, split.valid, split.test, split.test[order[:count]].sort().values)
 
 
 def random_node_split(y: Tensor, train: float = 0.48, valid: float = 0.32, seed: int = 0) -> IndexSplit:
@@ -373,6 +464,33 @@ def fold_split(y: Tensor, fold: int = 0, num_folds: int = 10, seed: int = 0) -> 
     return IndexSplit(
         train.nonzero().view(-1), (fold_of == valid).nonzero().view(-1), (fold_of == test).nonzero().view(-1)
     )
+
+def cross_validation_split(
+    y: Tensor, fold: int = 0, num_folds: int = 5, valid: float = 0.2, seed: int = 0
+) -> IndexSplit:
+    """Cross-validation over all labelled nodes: one fold is for test, a share ``valid`` of the others for validation.
+
+    Five folds make 64/16/20 %. ``fold`` counts through the folds of a random order and starts again, with another order,
+    after the last one; ``seed`` says which orders. Nodes with a negative label are left out.
+
+    Raises:
+        ValueError: fewer than two folds, a share outside (0, 1), or too few nodes for a part.
+    """
+    if num_folds < 2:
+        raise ValueError(f"num_folds must be at least 2 (got {num_folds})")
+    check_range(valid, "valid", 0, 1, low_open=True)
+    label = y.view(-1)
+    known = (~(label < 0) & ~label.isnan()).nonzero().view(-1)
+    generator = stream(seed, fold // num_folds)
+    order = known[torch.randperm(known.numel(), generator=generator)]
+    place = torch.arange(order.numel())
+    test = place % num_folds == fold % num_folds
+    rest = order[~test]
+    rest = rest[torch.randperm(rest.numel(), generator=stream(seed, fold, 1))]
+    size = round(valid * rest.numel())
+    if min(size, rest.numel() - size, int(test.sum())) == 0:
+        raise ValueError(f"y holds {known.numel()} labels, too few for {num_folds} folds with valid={valid}")
+    return IndexSplit(rest[size:].sort().values, rest[:size].sort().values, order[test].sort().values)
 
 
 def _place_in_class(y: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:

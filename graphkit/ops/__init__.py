@@ -9,6 +9,7 @@ from graphkit.ops.common_neighbors import (
 )
 from graphkit.ops.csr import CSR, to_csr
 from graphkit.ops.dropout import dropout
+from graphkit.ops.edge_reconstruction import edge_reconstruction_loss
 from graphkit.ops.neighbors import NeighborIndex
 from graphkit.ops.pairs import pair_product
 from graphkit.ops.ppr import NodeScores, ppr, ppr_power
@@ -36,6 +37,7 @@ __all__ = [
     "common_neighbor_sum",
     "common_neighbors",
     "dropout",
+    "edge_reconstruction_loss",
     "pair_product",
     "ppr",
     "ppr_power",

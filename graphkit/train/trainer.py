@@ -30,7 +30,8 @@ class FitResult:
 
     Attributes:
         best: for each metric the epoch of the best validation value, that value, and the test value of that epoch.
-        history: one row an epoch: epoch, loss, seconds and, where evaluated, ``valid/<metric>``.
+        history: one row an epoch: epoch, loss, seconds and, where evaluated, ``valid/<metric>`` and what
+            :meth:`Task.observe` tells.
         seconds: time of training and evaluation, over all sessions of a resumed run.
     """
 
@@ -251,6 +252,7 @@ class Trainer:
         """Score validation, and the test split where validation is a new best; returns the metrics that improved."""
         valid = self._scores(model, task, "valid")
         row.update({f"valid/{name}": value for name, value in valid.items()})
+        row.update(task.observe(model))
         better = {name for name, value in valid.items() if value > result.best.get(name, {}).get("valid", -math.inf)}
         if better:
             test = self._scores(model, task, "test")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
+from torch_geometric.utils import subgraph
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from graphkit.datasets.splits import IndexSplit
@@ -31,6 +32,10 @@ class NodeClassificationTask(Task):
     models with the attribute ``takes_index`` (GraphKit's) get features as sparse CSR where they are mostly zero and a
     :class:`~graphkit.ops.NeighborIndex` whose row ``i`` lists the nodes with an edge to ``i``; others (PyG's) get ``x``
     and ``edge_index`` as they are.
+
+    Where the split hides nodes, a model is trained and validated in the graph without them. Test values are then of all
+    test nodes, the hidden ones scored in the whole graph; beside each there is one of the test nodes that were there
+    (``"Accuracy seen"``) and one of the hidden ones (``"Accuracy unseen"``).
 
     With several processes, each computes the whole graph's logits and the loss of its share of the training nodes.
 
@@ -72,6 +77,12 @@ class NodeClassificationTask(Task):
         if data.edge_index is None or data.y is None or data.num_nodes is None:
             missing = [name for name in ("edge_index", "y", "num_nodes") if getattr(data, name) is None]
             raise ValueError(f"data must have edge_index, y and num_nodes or x (missing: {', '.join(missing)})")
+        self.whole: NodeClassificationTask | None = None
+        if split.hidden is not None:
+            everywhere = IndexSplit(split.train, split.valid, split.hidden)
+            self.whole = NodeClassificationTask(data, everywhere, metrics, num_classes=num_classes)
+            num_classes = self.whole.num_classes
+            data, split = _observed(data, split)
         self.num_nodes: int = data.num_nodes
         self.edge_index = check_pairs(data.edge_index, self.num_nodes, "data.edge_index")
         self.x = _checked_features(data.x, self.num_nodes)
@@ -125,22 +136,30 @@ class NodeClassificationTask(Task):
         yield self.split.train
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        return self.cross_entropy(self.logits(model), batch)
+
+    def cross_entropy(self, logits: Tensor, batch: Tensor) -> Tensor:
+        """This rank's share of the mean cross-entropy of the nodes of a batch."""
         share = batch[self.rank :: self.world_size]
-        total = F.cross_entropy(self.logits(model)[share], self.y[share], reduction="sum")
+        total = F.cross_entropy(logits[share], self.y[share], reduction="sum")
         # Gradients are averaged over the ranks: with this factor their average is the gradient of the mean over all
         # training nodes, whether or not the shares are of one length.
         return total * (self.world_size / batch.numel())
 
     def logits(self, model: nn.Module) -> Tensor:
         """``[N, C]`` scores of all nodes, in the mode that the model is in."""
-        ours = getattr(model, "takes_index", False)
-        out = model(self.features(model), self.graph if ours else self.edge_index)
+        out = self.outputs(model)
+        out = out[0] if isinstance(out, tuple) else out
         if out.shape != (self.num_nodes, self.num_classes):
             raise ValueError(
                 f"model must return logits [{self.num_nodes}, {self.num_classes}], a row a node and a column a class "
                 f"(got {list(out.shape)})"
             )
         return out
+
+    def outputs(self, model: nn.Module) -> Any:
+        """What ``model`` returns for the whole graph: logits, or a tuple that begins with them."""
+        return model(self.features(model), self.graph if getattr(model, "takes_index", False) else self.edge_index)
 
     def features(self, model: nn.Module) -> Any:
         """What ``model`` gets as its first argument."""
@@ -154,10 +173,29 @@ class NodeClassificationTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         check_choice(split, "split", ("valid", "test"))
         model.eval()
+        logit, y = self._answers(model, split)
+        found = self._values(logit, y)
+        if self.whole is None:
+            return found
+        seen = unseen = found
+        # Hidden nodes have no validation nodes of their own: those that are there choose the epoch for them, too.
+        if split == "test":
+            hidden_logit, hidden_y = self.whole._answers(model, split)
+            unseen = self._values(hidden_logit, hidden_y)
+            found = self._values(torch.cat([logit, hidden_logit]), torch.cat([y, hidden_y]))
+        apart = {f"{name} {word}": part[name] for word, part in (("seen", seen), ("unseen", unseen)) for name in found}
+        return {**found, **apart}
+
+    def _answers(self, model: nn.Module, split: str) -> tuple[Tensor, Tensor]:
+        """Logits and labels of a part of the split."""
         ids: Tensor = getattr(self.split, split)
-        logit, y = self.logits(model)[ids], self.y[ids]
+        logit = self.logits(model)[ids]
         if bool(logit.isnan().any()):
             raise ValueError(f"model gave logits of {split} nodes that are NaN; check its features and learning rate")
+        return logit, self.y[ids]
+
+    def _values(self, logit: Tensor, y: Tensor) -> dict[str, float]:
+        """The metrics in percent."""
         found: dict[str, float] = {}
         for name in self.metrics:
             if name == "AUC":
@@ -175,6 +213,7 @@ class NodeClassificationTask(Task):
     def to(self, device: torch.device | str) -> NodeClassificationTask:
         self.x = None if self.x is None else self.x.to(device)
         self.y, self.edge_index, self.split = self.y.to(device), self.edge_index.to(device), self.split.to(device)
+        self.whole = None if self.whole is None else self.whole.to(device)
         for name in ("graph", "sparse_x"):
             if name in self.__dict__ and self.__dict__[name] is not None:
                 self.__dict__[name] = self.__dict__[name].to(device)
@@ -198,6 +237,19 @@ class NodeClassificationTask(Task):
     def __repr__(self) -> str:
         sizes = f"nodes={self.num_nodes}, features={self.num_features}, classes={self.num_classes}"
         return f"{type(self).__name__}({sizes}, {self.split})"
+
+
+def _observed(data: Data, split: IndexSplit) -> tuple[Data, IndexSplit]:
+    """The graph without the hidden nodes, and the split of what is left, under new ids."""
+    assert split.hidden is not None
+    keep = torch.ones(data.num_nodes or 0, dtype=torch.bool)
+    keep[split.hidden] = False
+    edge_index, _ = subgraph(keep, data.edge_index, relabel_nodes=True, num_nodes=data.num_nodes)
+    place = keep.cumsum(0) - 1
+    left = split.test[keep[split.test]]
+    x = None if data.x is None else data.x[keep]
+    graph = Data(x=x, edge_index=edge_index, y=data.y[keep], num_nodes=int(keep.sum()))
+    return graph, IndexSplit(place[split.train], place[split.valid], place[left])
 
 
 def _checked_features(x: Tensor | None, num_nodes: int) -> Tensor | None:

@@ -60,6 +60,10 @@ class Task(ABC):
         """Metrics that cost too much for every epoch, of the model of the best one: name to ``valid`` and ``test``."""
         return {}
 
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        """Numbers to follow beside the metrics, after each evaluation of validation; they choose nothing."""
+        return {}
+
     def histogram(self, model: nn.Module) -> dict[str, list[float]]:
         """Bin edges and shares of test scores by class, for a plot; empty if the task has none."""
         return {}
