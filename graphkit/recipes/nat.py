@@ -14,5 +14,6 @@ RECIPE = Recipe(
     build=_streams.build,
     task="temporal",
     protocol=_streams.PROTOCOL,
+    reported=_streams.REPORTED,
     headline=_streams.HEADLINE,
 )
