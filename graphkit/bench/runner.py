@@ -70,7 +70,8 @@ class RunOptions:
 def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | None = None) -> Record:
     """Train and score every model with every seed, print the table and write the record.
 
-    A finished model and seed is kept in the output folder, and ``resume`` does not repeat it.
+    A finished model and seed is kept in the output folder, and ``resume`` does not repeat it. The record is named after
+    the dataset, or after ``config.label`` where a config has one, since it changes the dataset.
 
     Raises:
         ValueError: an option out of range.
@@ -79,9 +80,10 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     check_range(options.runs, "runs", 1)
     check_range(options.first_seed, "first_seed", 0)
     out = Path(options.out or ("runs/fast" if options.fast else "runs"))
+    label = getattr(config, "label", config.dataset)
     folder = out / recipe.key
     check_writable(folder)
-    path = folder / f"{config.dataset}.json"
+    path = folder / f"{label}.json"
     if options.fast and path.exists() and not Record.load(path).fast:
         raise ValueError(f"{path} is the record of a whole run, and --fast would replace it; choose another --out")
     models = options.models or recipe.models
@@ -92,7 +94,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
             recipe.build(config, model, options.first_seed)
     record = Record(
         key=recipe.key,
-        dataset=config.dataset,
+        dataset=label,
         protocol=recipe.describe(config),
         command=command or shlex.join(["graphkit", *sys.argv[1:]]),
         rows=[],
@@ -111,7 +113,7 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     for model in models:
         outcomes = []
         for seed in seeds:
-            place = folder / config.dataset / model / f"seed{seed}"
+            place = folder / label / model / f"seed{seed}"
             outcome = _load(place / "outcome.json", config, seed) if options.resume else None
             if outcome is None:
                 outcome = _run_one(recipe, config, model, seed, place, options, fabric, stages)
@@ -155,9 +157,10 @@ def _run_one(
 ) -> dict[str, Any]:
     experiment = recipe.build(config, model, seed)
     reset_peak()
+    seconds = []  # of what is trained first, too
 
     def train(part: Experiment, name: str, resume: bool) -> FitResult:
-        return part.run(
+        result = part.run(
             fabric=fabric,
             seed=seed,
             folder=place.parent.parent / name / place.name,
@@ -166,6 +169,8 @@ def _run_one(
             progress=not options.quiet,
             description=f"{name} seed {seed}",
         )
+        seconds.append(result.seconds)
+        return result
 
     def train_first(later: Experiment) -> None:
         if later.start_from is None:
@@ -188,7 +193,7 @@ def _run_one(
         "history": result.history,
         "histogram": experiment.task.histogram(experiment.model),
         "parameters": experiment.num_parameters(),
-        "seconds": round(result.seconds, 3),
+        "seconds": round(sum(seconds), 3),
         "peak_mb": peak_mb(),
         "where": where(),
     }
@@ -206,7 +211,7 @@ def _load(path: Path, config: Any, seed: int) -> dict[str, Any] | None:
 
 def _rows(recipe: RecipeLike, config: Any, model: str, outcomes: list[dict[str, Any]]) -> list[Row]:
     rows = []
-    reported = recipe.reported.get((model, config.dataset))
+    reported = recipe.reported.get((model, getattr(config, "label", config.dataset)))
     peaks = [o["peak_mb"] for o in outcomes if o["peak_mb"] is not None]
     epochs = [row["seconds"] for o in outcomes for row in o["history"]]
     for split in ("test", "valid"):

@@ -54,8 +54,13 @@ class Experiment:
             return
         first = self.start_from[1].model
         holders = [self.model, *(value for value in vars(self.task).values() if isinstance(value, nn.Module))]
-        if not any(part is first for holder in holders for part in holder.modules()):
+        own = {id(tensor) for holder in holders for tensor in (*holder.parameters(), *holder.buffers())}
+        if not all(id(tensor) in own for tensor in (*first.parameters(), *first.buffers())):
             self.model.load_state_dict(first.state_dict())
+
+    def chain(self) -> list[Experiment]:
+        """What is to be trained, in order: what this one starts from, and this one last."""
+        return [*([] if self.start_from is None else self.start_from[1].chain()), self]
 
     def num_parameters(self) -> int:
         """Parameters, frozen ones included, as leaderboards count them."""

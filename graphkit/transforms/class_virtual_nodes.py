@@ -110,17 +110,13 @@ class ClassVirtualNodes(BaseTransform):
     def _chosen(self, data: Data, nodes: Tensor | None, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Ids and labels of the chosen nodes."""
         size = data.x.size(0)
-        nodes = getattr(data, "train_mask", None) if nodes is None else nodes
-        y = data.y if y is None else y
-        for name, value in (("nodes", nodes), ("y", y)):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a tensor, given or among the data (got {type(value).__name__})")
+        nodes = _tensor(getattr(data, "train_mask", None) if nodes is None else nodes, "nodes")
+        y = _tensor(data.y if y is None else y, "y").view(-1)
         if nodes.dtype == torch.bool:
             if nodes.shape != (size,):
                 raise ValueError(f"nodes must be a mask [{size}], one value a node (got {list(nodes.shape)})")
             nodes = nodes.nonzero()[:, 0]
         check_pairs(nodes.repeat(2, 1) if nodes.dim() == 1 else nodes, size, "nodes")
-        y = y.view(-1)
         if y.dtype not in INDEX_DTYPES:
             raise TypeError(f"y must hold class numbers as int64 or int32 (got {y.dtype})")
         if y.numel() == size:
@@ -134,3 +130,9 @@ class ClassVirtualNodes(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_classes}, direction={self.direction!r})"
+
+
+def _tensor(value: Tensor | None, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, given or among the data (got {type(value).__name__})")
+    return value

@@ -121,8 +121,9 @@ def model_bytes(model: nn.Module) -> int:
         >>> model_bytes(nn.Linear(3, 2))
         32
     """
-    if hasattr(model, "model_bytes"):
-        return model.model_bytes()
+    own: Any = getattr(model, "model_bytes", None)
+    if own is not None:
+        return own()
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 

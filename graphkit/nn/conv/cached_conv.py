@@ -67,6 +67,7 @@ class CachedConv(nn.Module):
     """
 
     takes_index = True
+    linears: list[SparseLinear]  # a ModuleList
 
     def __init__(self, in_channels: int, out_channels: int, conv: str = "gcn") -> None:
         super().__init__()
@@ -74,7 +75,8 @@ class CachedConv(nn.Module):
         check_range(out_channels, "out_channels", 1)
         self.conv = check_choice(conv, "conv", ("gcn", "sage"))
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.linears = nn.ModuleList(SparseLinear(in_channels, out_channels, bias=False) for _ in self.aggregations)
+        made = [SparseLinear(in_channels, out_channels, bias=False) for _ in self.aggregations]
+        self.linears = nn.ModuleList(made)  # type: ignore[assignment]
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.reset_parameters()
 

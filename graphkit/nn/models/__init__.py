@@ -1,9 +1,10 @@
 """Whole networks."""
 
+from graphkit.nn.models.forward_stack import ForwardLayer, ForwardStack
 from graphkit.nn.models.gnn import GNN
 from graphkit.nn.models.link_heuristic import LinkHeuristic
 from graphkit.nn.models.link_predictor import LinkPredictor
 from graphkit.nn.models.pure_gnn import PureGNN
 from graphkit.nn.models.stable_contrast import StableContrast
 
-__all__ = ["GNN", "LinkHeuristic", "LinkPredictor", "PureGNN", "StableContrast"]
+__all__ = ["ForwardLayer", "ForwardStack", "GNN", "LinkHeuristic", "LinkPredictor", "PureGNN", "StableContrast"]

@@ -164,6 +164,7 @@ class ForwardStack(nn.Module):
     """
 
     takes_index = True
+    layers: list[ForwardLayer]  # a ModuleList
 
     def __init__(
         self,
@@ -182,7 +183,8 @@ class ForwardStack(nn.Module):
                 raise ValueError("layers must be widths or modules, not both")
             if top_channels is not None or num_nodes is not None:
                 raise ValueError("top_channels and num_nodes must come with widths, which tell the layers' sizes")
-            self.layers = nn.ModuleList(m if isinstance(m, ForwardLayer) else ForwardLayer(m) for m in modules)
+            chosen = [m if isinstance(m, ForwardLayer) else ForwardLayer(m) for m in modules]
+            self.layers = nn.ModuleList(chosen)  # type: ignore[assignment]
             self.in_channels = self.layers[0].in_channels
             return
         widths = [check_int(width, "layers", 1) for width in layers]  # type: ignore[arg-type]
@@ -193,7 +195,8 @@ class ForwardStack(nn.Module):
         if top_channels is not None:
             above = [*widths[2:], check_int(top_channels, "top_channels", 0)]
         sizes = [(below + more, width) for (below, width), more in zip(pairwise(widths), above, strict=True)]
-        self.layers = nn.ModuleList(ForwardLayer(_conv(conv, a, b, heads)) for a, b in sizes)
+        made = [ForwardLayer(_conv(conv, a, b, heads)) for a, b in sizes]
+        self.layers = nn.ModuleList(made)  # type: ignore[assignment]
         self.in_channels, self.widths = widths[0], widths[1:]
         if num_nodes is not None:
             check_int(num_nodes, "num_nodes", 1)
@@ -225,7 +228,7 @@ class ForwardStack(nn.Module):
         check_int(depth, "depth", 1, len(self.layers))
         if self.top_channels is not None:
             raise ValueError("a layer that takes input from above has no prefix (top_channels must be None)")
-        part = ForwardStack(list(self.layers[:depth]))
+        part = ForwardStack(self.layers[:depth])
         part.in_channels = self.in_channels
         return part
 

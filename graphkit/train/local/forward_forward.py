@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import BatchNorm
 
 from graphkit.datasets.splits import IndexSplit
-from graphkit.nn import ForwardStack
+from graphkit.nn import ForwardLayer, ForwardStack
 from graphkit.ops import NeighborIndex
 from graphkit.train.local.local_task import LocalNodeTask
 from graphkit.train.local.losses import forward_forward_loss, goodness
@@ -92,6 +92,7 @@ class ForwardForwardTask(LocalNodeTask):
         self.wrong = order.argsort(1)[:, : min(num_negatives, wrong)]
         self._virtual_nodes = ClassVirtualNodes(self.num_classes, seed=seed)
         if mode == "virtual":
+            assert self.x is not None
             self.x = torch.cat([self.x, self._virtual_nodes.features(self.x)])
             self.num_nodes += self.num_classes
 
@@ -150,7 +151,7 @@ class ForwardForwardTask(LocalNodeTask):
     def _score(self, h: Tensor) -> Tensor:
         return goodness(h, self.reduce) - self.theta
 
-    def _below(self, layers: list[nn.Module], inputs: Inputs) -> tuple[Tensor, Inputs]:
+    def _below(self, layers: list[ForwardLayer], inputs: Inputs) -> tuple[Tensor, Inputs]:
         """The scores ``[C, N]`` of some layers, and what they hand on, for each class."""
         total = torch.zeros(len(inputs), self.num_real, device=inputs[0][0].device)
         for layer in layers:

@@ -92,7 +92,7 @@ class ForwardLinkTask(LocalTask, LinkPredictionTask):
         def make() -> tuple[Any, dict[str, tuple[Tensor, Any]]]:
             found = {}
             for split in ("valid", "test"):
-                h, graph, pairs = self._features(stack), self._graph(split), self._pairs(split)
+                h, graph, pairs = self.features(stack), self._graph(split), self._pairs(split)
                 below = torch.zeros(pairs.size(1), device=pairs.device)
                 for layer in layers[:-1]:
                     h = layer(h, graph)
@@ -114,6 +114,12 @@ class ForwardLinkTask(LocalTask, LinkPredictionTask):
         if self.objective == "bce":
             found = found / len(stack.layers)
         return self._apart(found, split)
+
+    def features(self, model: nn.Module) -> Tensor:
+        """The features in the type of the model's weights."""
+        x = self._features(model)
+        assert x is not None
+        return x
 
     def _score(self, h: Tensor, pairs: Tensor) -> Tensor:
         """A layer's part of the score of pairs, in chunks."""
@@ -175,15 +181,16 @@ class TopDownLinkTask(TopDown, ForwardLinkTask):
         super().__init__(split, metrics, eval_batch_size=eval_batch_size)
 
     def loss(self, model: nn.Module, batch: Update) -> Tensor:  # type: ignore[override]
-        h = self.output(self.stack(model), batch, self._features(model), self.train_graph, None)  # type: ignore[arg-type]
-        return self.pair_loss(h, self.split.train_pos, self.split.train_neg)  # type: ignore[arg-type]
+        assert self.split.train_neg is not None
+        h = self.output(self.stack(model), batch, self.features(model), self.train_graph, None)
+        return self.pair_loss(h, self.split.train_pos, self.split.train_neg)
 
     @torch.no_grad()
     def scores(self, model: nn.Module, split: str) -> tuple[Tensor, Tensor]:
         """Scores of the links and of the non-links of a split."""
         check_choice(split, "split", ("valid", "test"))
         model.eval()
-        x, pairs = self._features(model), self._pairs(split)
-        settled = self.settled(self.stack(model), x, self._graph(split), None)  # type: ignore[arg-type]
+        pairs = self._pairs(split)
+        settled = self.settled(self.stack(model), self.features(model), self._graph(split), None)
         found = torch.stack([self._score(h, pairs) for states in settled for h in states]).mean(0)
         return self._apart(found, split)

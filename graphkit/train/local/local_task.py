@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class Remembered:
         self._weights: list[tuple[Tensor, int, int]] = []
         self._value: Any = None
 
-    def get(self, modules: list[nn.Module], read: list[nn.Module], make: Callable[[], Any]) -> Any:
+    def get(self, modules: Sequence[nn.Module], read: Sequence[nn.Module], make: Callable[[], Any]) -> Any:
         """The value of ``make()`` for ``modules``, which reads the weights of those in ``read``."""
         tensors = [tensor for module in read for tensor in (*module.parameters(), *module.buffers())]
         # In-place changes, such as an optimizer's or those of loaded weights, count up the version.
@@ -91,7 +91,7 @@ class Remembered:
         self._modules, self._weights, self._value = [], [], None
 
 
-def _same_objects(now: list[Any], before: list[Any]) -> bool:
+def _same_objects(now: Sequence[Any], before: Sequence[Any]) -> bool:
     return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
 
 

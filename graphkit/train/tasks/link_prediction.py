@@ -39,7 +39,8 @@ class LinkPredictionTask(Task):
             takes Hits@100, 50, 20, 10 and 1 as far as there are as many negatives, then MRR and AUC. Where every source
             has its own negatives there is only ``"MRR"``.
         target_link_removal: take a batch's own links (both directions) out of the input graph.
-        negatives: ``"uniform"`` pairs, or ``"source"``: random tails for the sources of the links.
+        negatives: ``"uniform"`` pairs, ``"source"``: random tails for the sources of the links, or ``"fixed"``: those of
+            ``split.train_neg``, the same ones in each epoch.
         seed: seed of the order and the negatives.
         eval_batch_size: pairs scored at once in evaluation.
         evaluator: an official evaluator (``ogb.linkproppred.Evaluator``), which replaces ``metrics``.
@@ -70,8 +71,11 @@ class LinkPredictionTask(Task):
         batch_size = check_int(batch_size, "batch_size", 1)
         self.eval_batch_size = check_int(eval_batch_size, "eval_batch_size", 1)
         self.seed = check_int(seed, "seed", 0)
-        self.negatives = check_choice(negatives, "negatives", ("uniform", "source"))
+        self.negatives = check_choice(negatives, "negatives", ("uniform", "source", "fixed"))
         _check_split(split)
+        if negatives == "fixed" and (split.train_neg is None or split.train_neg.shape != split.train_pos.shape):
+            got = None if split.train_neg is None else list(split.train_neg.shape)
+            raise ValueError(f"split.train_neg must be a pair for each training link with negatives='fixed' (got {got})")
         self.split, self.evaluator = split, evaluator
         self.metrics = _metrics(metrics, split)
         self.monitor = _official_name(evaluator) if evaluator is not None else self.metrics[0]
@@ -110,6 +114,8 @@ class LinkPredictionTask(Task):
         if self.negatives == "source":
             tails = torch.randint(self.num_nodes, (pos.size(1),), generator=generator)
             neg = torch.stack([pos[0], tails.to(pos.device)])
+        elif self.split.train_neg is not None and self.negatives == "fixed":
+            neg = self.split.train_neg
         else:
             neg = self.train_graph.sample_non_edges(pos.size(1), generator)
         order = order.to(pos.device)
