@@ -24,6 +24,7 @@ LAST_LINE = {
     "edgebank.py": "Common neighbours ",
     "own_stream_from_csv.py": "5. ",
     "vqgraph.py": "digits: test accuracy of the student ",
+    "forward_gnn.py": "digits: test accuracy ",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
 

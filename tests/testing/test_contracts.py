@@ -15,6 +15,10 @@ from torch_geometric.nn import BatchNorm, GATConv, GCNConv, SAGEConv
 import graphkit.nn
 from graphkit.nn import (
     GNN,
+    CachedConv,
+    DotDecoder,
+    ForwardLayer,
+    ForwardStack,
     GCNEncoder,
     DegreePowerGCNConv,
     CodeDistillMLP,
@@ -182,6 +186,20 @@ TABLE: dict[type, list[Row]] = {
             {**OURS, "symmetric": True, "skip": ("gradcheck",)},
         ),
     ],
+    CachedConv: [
+        (check_layer, lambda: CachedConv(8, 4), COMPILED),
+        (check_layer, lambda: CachedConv(8, 4, "sage"), COMPILED),
+    ],
+    ForwardLayer: [
+        (check_layer, lambda: ForwardLayer(CachedConv(8, 4), nn.Tanh()), COMPILED),
+        (check_layer, lambda: ForwardLayer(SAGEConv(8, 4)), {"call": indexed}),
+    ],
+    ForwardStack: [
+        (check_layer, lambda: ForwardStack([8, 6, 4], "sage"), COMPILED),
+        (check_layer, lambda: ForwardStack([8, 6, 4], top_channels=3), COMPILED),
+        (check_layer, lambda: ForwardStack([8, 8, 4], "gat"), {}),
+    ],
+    DotDecoder: [(check_decoder, DotDecoder, {**OURS, "symmetric": True})],
     LinkHeuristic: [
         (check_decoder, lambda k=k: LinkHeuristic(k), {**OURS, **NO_FEATURES, "symmetric": True})
         for k in ("cn", "aa", "ra", "jaccard", "katz", "ppr")
