@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from graphkit.ops import NeighborIndex, spmm
 from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_choice, check_int, check_range
 
-# Attention scores with the weights that each needs; those after which a softmax over the neighbours follows are learned.
+# Attention scores with the weights that each needs. Those with weights are followed by a softmax over the neighbours.
 ATTENTION: dict[str, tuple[str, ...]] = {
     "const": (),
     "gcn": (),
@@ -156,7 +157,7 @@ def low_precision_space(
         out_channels: number of classes.
         num_blocks: number of blocks.
         attention: among ``const``, ``gcn``, ``gat``, ``sym-gat``, ``cos``, ``linear`` and ``gene-linear``.
-        heads: numbers of heads; each divides the largest, and that every width.
+        heads: numbers of heads; each divides the largest, and every width or is a multiple of it.
         aggregation: among ``sum``, ``mean`` and ``max``.
         activation: among ``none``, ``sigmoid``, ``tanh``, ``softplus``, ``relu``, ``leaky_relu``, ``relu6``, ``elu``.
         widths: multiples of ``base_channels``.
@@ -224,10 +225,11 @@ def check_space(block: Space, place: int, name: str = "space") -> None:
     if missing or wanted:
         raise ValueError(f"{name} lacks {', '.join([*missing, *wanted])}")
     most = max(block["heads"])
-    if any(most % heads for heads in block["heads"]) or any(width % most for width in block["width"]):
+    fits = all(width % heads == 0 or heads % width == 0 for width in block["width"] for heads in block["heads"])
+    if any(most % heads for heads in block["heads"]) or not fits:
         raise ValueError(
-            f"heads must divide the largest of them, and that every width (got heads {tuple(block['heads'])} and widths "
-            f"{tuple(block['width'])})"
+            "heads must divide the largest of them, and every width or be a multiple of it (got heads "
+            f"{tuple(block['heads'])} and widths {tuple(block['width'])})"
         )
 
 
@@ -286,7 +288,8 @@ class LPGNNBlock(nn.Module):
         self.dropout = check_range(dropout, "dropout", 0, 1)
         self.width = max(self.space["width"])
         learned = any(ATTENTION[name] for name in self.space["attention"])
-        self.heads = max(self.space["heads"]) if learned else 1
+        # More heads than columns are as many heads as columns.
+        self.heads = min(max(self.space["heads"]), self.width) if learned else 1
         self.linear = nn.Parameter(torch.empty(self.width, self.sources[-1]))
         self.bias = nn.Parameter(torch.empty(self.width))
         rows = self.width if last else self.sources[-1]
@@ -298,7 +301,9 @@ class LPGNNBlock(nn.Module):
             }
         )
         needed = {weight for name in self.space["attention"] for weight in ATTENTION[name]}
-        self.attention = nn.ParameterDict({name: nn.Parameter(torch.empty(self._shape(name))) for name in sorted(needed)})
+        self.attention = nn.ParameterDict(
+            {name: nn.Parameter(torch.empty(self._shape(name))) for name in sorted(needed)}
+        )
         formats = {name.removeprefix("format."): name for name in self.space if name.startswith("format.")}
         unused = ({"attention"} if not needed else set()) | ({"shortcut"} if not self.shortcuts else set())
         self.quantizers = nn.ModuleDict(
@@ -353,12 +358,12 @@ class LPGNNBlock(nn.Module):
                 h = run.shortcut(h, place, source._replace(x=read), None)
         h = run.quantized("hidden", run.masked(h))
         alpha = run.quantized("coefficients", run.coefficients(h, graph), signed=False)
-        branches = [lambda how=how: aggregate(h, alpha, graph, how) for how in self.space["aggregation"]]
+        branches = [partial(aggregate, h, alpha, graph, how) for how in self.space["aggregation"]]
         summed = run.mixture("aggregation", branches) + self.bias
         aggregated = run.quantized("aggregated", summed) if "aggregated" in self.quantizers else summed
-        name = self.space["activation"][run.choice("activation").index]
+        name = self.space["activation"][run.choice("activation").taken]
         functions = [ACTIVATION[option] for option in self.space["activation"]]
-        out = run.mixture("activation", [lambda f=f: f(aggregated) for f in functions])
+        out = run.mixture("activation", [partial(f, aggregated) for f in functions])
         if "output" in self.quantizers:
             out = run.quantized("output", out, signed=name not in _NOT_NEGATIVE)
         # Once more: some activations of zero are not zero.
@@ -414,6 +419,10 @@ class LPGNNBlock(nn.Module):
         written = width * bits("hidden")
         return _largest([read + written, written + width * bits("aggregated"), width * bits("output")])
 
+    def output_bits(self, choices: Choices, width: Any) -> Any:
+        """Bits of the output of a node."""
+        return self._bits("output", choices, [width]) if "output" in self.quantizers else 32 * width
+
     def __repr__(self) -> str:
         several = ", ".join(f"{name}: {len(options)}" for name, options in self.space.items() if len(options) > 1)
         one = ", ".join(str(self.space[name][0]) for name in ("attention", "heads", "aggregation", "activation"))
@@ -426,12 +435,12 @@ class _Run:
     def __init__(self, block: LPGNNBlock, choices: Choices, sample: bool) -> None:
         self.block, self.choices, self.sample = block, choices, sample
         choice = self.choice("width")
-        self.active: int = block.space["width"][choice.index]
+        self.active: int = block.space["width"][choice.taken]
         self.mask: Tensor | None = None
         if len(block.space["width"]) > 1:
             in_use = block.in_use
             assert isinstance(in_use, Tensor)
-            hard = in_use[choice.index]
+            hard = in_use[choice.taken]
             soft = None if choice.probs is None else choice.probs.to(in_use.dtype) @ in_use
             self.mask = hard if soft is None else straight_through(hard, soft)
 
@@ -469,7 +478,7 @@ class _Run:
         return F.linear(dropout(x, p, training), weight)
 
     def shortcut(self, x: Tensor, place: int, source: Source, previous: Source | None) -> Tensor:
-        """``x`` plus an earlier output, mapped to the width of the block before or, in the last block, to the logits."""
+        """``x`` plus an earlier output, mapped to the width of the block before (in the last block, to the logits)."""
         if str(place) not in self.block.shortcuts:
             return x
         weight = self.block.shortcuts[str(place)]
@@ -481,16 +490,19 @@ class _Run:
             return out if mask is None else out * mask
 
         options = {"closed": lambda: torch.zeros_like(x), "open": mapped}
-        return x + self.mixture(f"shortcut{place}", [options[option] for option in self.block.space[f"shortcut{place}"]])
+        return x + self.mixture(
+            f"shortcut{place}", [options[option] for option in self.block.space[f"shortcut{place}"]]
+        )
 
     def coefficients(self, h: Tensor, graph: NeighborIndex) -> Tensor:
         """``[E, heads]`` attention coefficients, with as many columns as the most heads have."""
         space = self.block.space
-        name = space["attention"][self.choice("attention").index]
-        heads = space["heads"][self.choice("heads").index]
-        scores = [lambda a=a: self._coefficients(a, heads, h, graph) for a in space["attention"]]
+        name = space["attention"][self.choice("attention").taken]
+        numbers = [min(heads, self.block.width) for heads in space["heads"]]
+        heads = numbers[self.choice("heads").taken]
+        scores = [partial(self._coefficients, option, heads, h, graph) for option in space["attention"]]
         alpha = self.mixture("attention", scores)
-        return self.mixture("heads", [lambda n=n: self._coefficients(name, n, h, graph) for n in space["heads"]], alpha)
+        return self.mixture("heads", [partial(self._coefficients, name, number, h, graph) for number in numbers], alpha)
 
     def _coefficients(self, name: str, heads: int, h: Tensor, graph: NeighborIndex) -> Tensor:
         row, col = graph.row, graph.col
@@ -508,7 +520,9 @@ class _Run:
 
     def _scores(self, name: str, heads: int, h: Tensor, row: Tensor, col: Tensor) -> Tensor:
         part = {
-            weight: self.weight("attention", self.block.attention[weight], (self.active,) * len(self.block._shape(weight)))
+            weight: self.weight(
+                "attention", self.block.attention[weight], (self.active,) * len(self.block._shape(weight))
+            )
             for weight in ATTENTION[name]
         }
 
@@ -528,8 +542,8 @@ class _Run:
 
 
 def aggregate(h: Tensor, alpha: Tensor, graph: NeighborIndex, how: str) -> Tensor:
-    """Sum, mean or maximum of ``alpha_ij h_j`` over the neighbours j of i, column c with the coefficients of head ``c mod
-    heads``. O(E W) time; messages are stored for the maximum alone, of one head at a time."""
+    """Sum, mean or maximum of ``alpha_ij h_j`` over the neighbours j of i; column c has those of head ``c mod heads``.
+    O(E W) time; messages are stored for the maximum alone, of one head at a time."""
     heads = alpha.size(1)
     parts = []
     for head, weight in enumerate(alpha.t().contiguous()):
@@ -546,7 +560,7 @@ def aggregate(h: Tensor, alpha: Tensor, graph: NeighborIndex, how: str) -> Tenso
 
 def _expected(values: Sequence[Any], choice: Choice) -> Any:
     if choice.probs is None:
-        return values[choice.index]
+        return values[choice.taken]
     return sum(p * value for p, value in zip(choice.probs.double(), values, strict=True))
 
 
@@ -605,12 +619,14 @@ def buffer_bits(blocks: nn.ModuleList, choices: Sequence[Choices]) -> Any:
     What a step reads and writes, and outputs of earlier blocks that a later shortcut reads. The features are data and
     coefficients of edges pass by one at a time; neither counts.
     """
-    each = []
-    for place, (block, chosen, widths) in enumerate(_with_widths(blocks, choices)):
+    each, all_blocks = [], _with_widths(blocks, choices)
+    for place, (block, chosen, widths) in enumerate(all_blocks):
         live = block.live_bits(chosen, widths[-1])
-        for source in range(1, place):
-            kept = _largest([later.opened(source, c) for later, c in list(zip(blocks, choices, strict=True))[place:]])
-            live = live + kept * widths[source] * blocks[source - 1]._bits("output", choices[source - 1], [1])
+        for source in range(1, place + 1):
+            # The block before is read here anyway, and stays only for those after this one.
+            readers = all_blocks[place + 1 :] if source == place else all_blocks[place:]
+            kept = _largest([0.0, *(reader.opened(source, c) for reader, c, _ in readers)])
+            live = live + kept * all_blocks[source - 1][0].output_bits(choices[source - 1], widths[source])
         each.append(live)
     return _largest(each)
 
@@ -628,8 +644,8 @@ def _with_widths(blocks: nn.ModuleList, choices: Sequence[Choices]) -> list[tupl
 
 
 class LowPrecisionGNN(nn.Module):
-    """A graph network of a genotype: the options of every block and the format of every tensor, as `"Learned Low Precision
-    Graph Neural Networks" <https://arxiv.org/abs/2009.09232>`_ finds them.
+    """A graph network of a genotype: options of every block and a format for every tensor, as found by `"Learned Low
+    Precision Graph Neural Networks" <https://arxiv.org/abs/2009.09232>`_.
 
     Training is aware of the quantisation: the weights are real numbers, and every forward pass rounds them, with
     straight-through gradients. Self-loops are added. See :class:`LPGNNBlock` for the layers and their cost.
@@ -639,8 +655,8 @@ class LowPrecisionGNN(nn.Module):
         dropout: of the input of every linear map while training.
 
     Shapes:
-        - **input:** ``x`` ``[N, in_channels]`` (dense or sparse CSR), graph as :class:`~graphkit.ops.NeighborIndex`, row
-          i with the nodes that i hears from, or ``edge_index`` ``[2, E]`` with both directions of each edge
+        - **input:** ``x`` ``[N, in_channels]`` (dense or sparse CSR), graph as :class:`~graphkit.ops.NeighborIndex`
+          (row i: the nodes that i hears from) or ``edge_index`` ``[2, E]`` with both directions of each edge
         - **output:** ``[N, out_channels]`` logits in full precision
 
     Raises:

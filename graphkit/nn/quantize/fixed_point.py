@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +59,8 @@ class Quantizer(nn.Module):
             RuntimeError: this format has no integers.
         """
         codes, scale, _ = self.encode(x, signed, None)
-        bits = self.bits + (0 if signed else 1)
-        kind = torch.int8 if bits <= 8 else torch.int16 if bits <= 16 else torch.int32
+        low, high = torch.aminmax(codes) if codes.numel() else (codes.sum(), codes.sum())
+        kind = next((k for k in (torch.int8, torch.int16) if _holds(k, low, high)), torch.int32)
         return codes.to(kind), torch.as_tensor(scale, dtype=x.dtype, device=x.device)
 
     def extra_repr(self) -> str:
@@ -127,8 +129,8 @@ class FixedPointQuantizer(Quantizer):
 
 
 class DynamicFixedPointQuantizer(Quantizer):
-    """Fixed point whose fraction bits follow the values: the step is the smallest power of two for which the largest
-    magnitude is inside the range (or half a step above its last code).
+    """Fixed point whose fraction bits follow the values: the step is the power of two with which the largest
+    magnitude is in the upper half of the range, or less than a step above it.
 
     Values of which none is negative use the unsigned range. The gradient passes where the clamp changed nothing.
 
@@ -201,7 +203,7 @@ class BinaryQuantizer(Quantizer):
 
 class TernaryQuantizer(Quantizer):
     r"""Three values, as in `"Ternary Weight Networks" <https://arxiv.org/abs/1605.04711>`_: :math:`a \, sign(x)` where
-    :math:`|x| > T = 0.7 \, mean|x|`, else zero; a is the mean magnitude of those above T. The gradient passes everywhere.
+    :math:`|x| > T = 0.7 \, mean|x|`, else zero; a is the mean magnitude of those above T. All gradients pass.
 
     Shapes:
         - **input:** any
@@ -222,6 +224,10 @@ class TernaryQuantizer(Quantizer):
         above = (size > threshold).to(x.dtype)
         scale = (size * above).sum() / above.sum().clamp(min=1)
         return x.detach().sign() * (x.detach().abs() > threshold), scale, None
+
+
+def _holds(kind: torch.dtype, low: Tensor, high: Tensor) -> bool:
+    return torch.iinfo(kind).min <= float(low) and float(high) <= torch.iinfo(kind).max
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -277,7 +283,10 @@ class MixedQuantizer(nn.Module):
         super().__init__()
         if not options:
             raise ValueError("options must name at least one quantiser (got none)")
-        self.options = nn.ModuleList(make_quantizer(option) for option in options)
+        made = [make_quantizer(option) for option in options]
+        self.options = nn.ModuleList(made)
+        self._bits = [quantizer.bits for quantizer in made]
+        self._scale_bits = [quantizer.scale_bits for quantizer in made]
 
     def forward(
         self,
@@ -289,34 +298,66 @@ class MixedQuantizer(nn.Module):
     ) -> Tensor:
         if probs is None and len(self.options) > 1:
             raise ValueError(f"probs must be given for {len(self.options)} options (got None)")
-        if isinstance(probs, Tensor):
-            choice = Choice(probs, int(probs.argmax()))
-        else:
-            choice = Choice() if probs is None else probs
+        choice = _choice(probs)
         # One option at a time keeps x alone; the one that is taken keeps a mask besides.
-        branches = [lambda option=option: option(x, signed, reference) for option in self.options]
+        branches = [partial(option, x, signed, reference) for option in self.options]
         return straight_through_mixture(branches, choice, sample=sample)
 
     def taken(self, choice: Choice) -> Quantizer:
         """The quantiser of a decision."""
-        option = self.options[choice.index]
+        option = self.options[choice.taken]
         assert isinstance(option, Quantizer)
         return option
 
     def bits(self, choice: Choice) -> Tensor | int:
         """Expected bits of a value."""
-        return _expected([self._at(i).bits for i in range(len(self.options))], choice)
+        return _expected(self._bits, choice)
 
     def scale_bits(self, choice: Choice) -> Tensor | int:
         """Expected bits of the scale."""
-        return _expected([self._at(i).scale_bits for i in range(len(self.options))], choice)
+        return _expected(self._scale_bits, choice)
 
-    def _at(self, index: int) -> Quantizer:
-        return self.taken(Choice(None, index))
+
+def _choice(probs: Tensor | Choice | None) -> Choice:
+    if isinstance(probs, Tensor):
+        return Choice(probs, int(probs.argmax()))
+    return Choice() if probs is None else probs
 
 
 def _expected(values: list[int], choice: Choice) -> Tensor | int:
-    return values[choice.index] if choice.probs is None else choice.probs @ choice.probs.new_tensor(values)
+    return values[choice.taken] if choice.probs is None else choice.probs @ choice.probs.new_tensor(values)
+
+
+@torch.no_grad()
+def saturation_rates(model: nn.Module, *inputs: Any) -> dict[str, float]:
+    """The share of values outside the range of their fixed-point format, by the name of each :class:`MixedQuantizer`.
+
+    Sums over many neighbours are what saturates first: a rate of more than a few percent at what a layer aggregates
+    says that the format needs integer bits.
+
+    Args:
+        model: the network; called once in eval mode as ``model(*inputs)``.
+        inputs: what it is called with.
+    """
+    found: dict[str, float] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, MixedQuantizer):
+
+            def record(quantizers: MixedQuantizer, args: tuple, options: dict[str, Any], name: str = name) -> None:
+                taken = quantizers.taken(_choice(args[1] if len(args) > 1 else options.get("probs")))
+                if isinstance(taken, FixedPointQuantizer):
+                    found[name] = taken.saturation(args[0], options.get("signed", True))
+
+            handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
+    was_training = model.training
+    try:
+        model.eval()(*inputs)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:

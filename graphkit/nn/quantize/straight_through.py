@@ -16,11 +16,11 @@ class Choice(NamedTuple):
 
     Args:
         probs: probabilities of the options, ``[num_options]``; None where there is only one.
-        index: the option taken: the most probable one.
+        taken: number of the option taken: the most probable one.
     """
 
     probs: Tensor | None = None
-    index: int = 0
+    taken: int = 0
 
 
 def straight_through(hard: Tensor, soft: Tensor, passes: Tensor | None = None) -> Tensor:
@@ -106,9 +106,9 @@ def straight_through_mixture(
     r"""The output of the chosen branch, with the gradient of a mixture in the probabilities.
 
     :math:`y = \sum_o c_o \, op_o(x)` with :math:`c = onehot(\arg\max P) + P - stop\_gradient(P)`, so that the gradient
-    of the probability of option o is :math:`\langle \partial L / \partial y, op_o(x) \rangle`. The forward pass computes
-    the chosen branch alone. The other branches are computed in the backward pass, one after the other and without a
-    graph of their own: their time is paid there, and no memory between the passes. Weights of branches that are not
+    of the probability of option o is :math:`\langle \partial L / \partial y, op_o(x) \rangle`. The forward pass
+    computes the chosen branch alone. The other branches are computed in the backward pass, one after the other, without
+    a graph of their own: their time is paid there, and no memory between the passes. Weights of branches that are not
     chosen get no gradient.
 
     Args:

@@ -59,7 +59,9 @@ class UniformQuantizedModel(nn.Module):
             raise TypeError(f"model must be a torch.nn.Module (got {type(model).__name__})")
         lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
         if lazy:
-            raise ValueError(f"model must have been called once, so that its parameters have shapes (got {lazy[0]} without)")
+            raise ValueError(
+                f"model must have been called once, so that its parameters have shapes (got {lazy[0]} without)"
+            )
         self.model = model
         self.w_bits, self.a_bits = w_bits, a_bits
         self.weight_quantizer = _quantizer(w_bits, "w_bits", per_channel=True)
