@@ -260,3 +260,6 @@ def test_what_is_refused(make, message) -> None:
 def test_dot_decoder() -> None:
     z, pairs = torch.randn(5, 3), torch.tensor([[0, 4, 2], [1, 4, 0]])
     torch.testing.assert_close(DotDecoder()(z, None, pairs)[:, 0], (z @ z.t())[pairs[0], pairs[1]])
+    for bad in (-1, 5):
+        with pytest.raises(IndexError, match=f"node id {bad}"):
+            DotDecoder()(z, None, torch.tensor([[0], [bad]]))

@@ -14,6 +14,15 @@ from torch_geometric.nn import BatchNorm, GATConv, GCNConv, SAGEConv
 
 import graphkit.nn
 from graphkit.nn import (
+    GCNII,
+    GRAND,
+    LAGAT,
+    LAGCN,
+    LAGCNII,
+    LASAGE,
+    GRANDPropagation,
+    LocallyAugmented,
+    NeighborCVAE,
     GNN,
     CachedConv,
     DotDecoder,
@@ -66,6 +75,14 @@ def both_heads(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     return torch.cat(module(x, edge_index), dim=1)
 
 
+def two_matrices(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    return module([x, x.flip(1)], edge_index)
+
+
+def as_centre_too(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    return torch.cat(module(x, x), dim=1)
+
+
 Row = tuple[Callable[..., list[str]], Callable[[], nn.Module], dict[str, Any]]
 OURS = {"set_semantics": True, "strict_errors": True}
 COMPILED = {**OURS, "compile": True, "call": indexed}
@@ -83,6 +100,33 @@ NO_FEATURES = {"skip": ("dtype", "gradients", "gradcheck", "nan_stays_local")}
 # A code does not change with small changes of its vector, and NaN has no nearest code.
 QUANTISED = ("gradcheck", "nan_stays_local")
 TABLE: dict[type, list[Row]] = {
+    NeighborCVAE: [
+        (check_layer, lambda o=o: NeighborCVAE(8, 6, 3, **o), {**OURS, "call": as_centre_too, "skip": ("wrong_ids",)})
+        for o in ({}, {"likelihood": "gaussian", "batch_norm": True})
+    ],
+    LocallyAugmented: [
+        (
+            check_layer,
+            lambda: LocallyAugmented(lambda: GNN(8, 4, 1), GCNConv(8, 3), in_channels=8),
+            {**OURS, "call": two_matrices},
+        ),
+        (
+            check_layer,
+            lambda: LocallyAugmented(lambda: GNN(8, 4, 1), GNN(4, 3, 1), mode="average", in_channels=8),
+            {**OURS, "call": two_matrices},
+        ),
+    ],
+    **{
+        kind: [(check_layer, lambda kind=kind: kind(8, 4, 3), {**OURS, "call": two_matrices})]
+        for kind in (LAGCN, LASAGE, LAGAT)
+    },
+    LAGCNII: [(check_layer, lambda: LAGCNII(8, 4, 3, num_layers=3), {**OURS, "call": two_matrices})],
+    GCNII: [(check_layer, lambda: GCNII(8, 6, 3, num_layers=3, dropout=0.3), COMPILED)],
+    GRANDPropagation: [(check_layer, lambda: GRANDPropagation(2, 0.4), COMPILED)],
+    GRAND: [
+        (check_layer, lambda: GRAND(8, 6, 3, order=2), COMPILED),
+        (check_layer, lambda: GRAND(8, 6, 3, order=2, batch_norm=True), OURS),
+    ],
     VectorQuantizer: [
         (
             check_layer,
@@ -199,7 +243,8 @@ TABLE: dict[type, list[Row]] = {
         (check_layer, lambda: ForwardStack([8, 6, 4], top_channels=3), COMPILED),
         (check_layer, lambda: ForwardStack([8, 8, 4], "gat"), {}),
     ],
-    DotDecoder: [(check_decoder, DotDecoder, {**OURS, "symmetric": True})],
+    # It looks at no edge; ids of pairs have a test of their own.
+    DotDecoder: [(check_decoder, DotDecoder, {**OURS, "symmetric": True, "skip": ("wrong_ids",)})],
     LinkHeuristic: [
         (check_decoder, lambda k=k: LinkHeuristic(k), {**OURS, **NO_FEATURES, "symmetric": True})
         for k in ("cn", "aa", "ra", "jaccard", "katz", "ppr")
