@@ -44,7 +44,9 @@ class Config:
     hidden: int = 128
     """Width of every layer."""
     layers: int = 2
-    """Number of layers."""
+    """Number of layers of all models but FF-LA."""
+    label_layers: int = 1
+    """Number of layers of FF-LA, whose validation value further ones lower."""
     heads: int = 4
     """Heads of GAT, which share the width."""
     lr: float = 0.001
@@ -112,12 +114,14 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         return _top_down(config, kind.removeprefix("Top2").lower(), data, split, classes, seed, optimizer)
     local: NodeClassificationTask
     if procedure == "SF":
-        conv = CONVS[kind]
+        conv, layers = CONVS[kind], config.layers
         local = SingleForwardTask(
             data, split, num_classes=classes, tau=config.tau, direction=config.direction, seed=seed
         )
     else:
-        conv = config.label_conv if kind == "LA" else config.virtual_conv
+        conv, layers = (
+            (config.label_conv, config.label_layers) if kind == "LA" else (config.virtual_conv, config.layers)
+        )
         local = ForwardForwardTask(
             data,
             split,
@@ -129,7 +133,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
             seed=seed,
         )
     seed_everything(seed)
-    stack = ForwardStack([local.num_features, *[config.hidden] * config.layers], conv, heads=config.heads)
+    stack = ForwardStack([local.num_features, *[config.hidden] * layers], conv, heads=config.heads)
     return layer_by_layer(
         local,
         stack,

@@ -3,16 +3,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Data
+from torch_geometric.transforms import RandomLinkSplit
 from torch_geometric.utils import erdos_renyi_graph
 
 from graphkit.datasets import (
     IndexSplit,
     LinkSplit,
     NCNRandomLinkSplit,
+    cross_validation_split,
     fold_split,
     load,
     mask_split,
     per_class_split,
+    random_link_split,
     random_node_split,
     sample_non_edges,
 )
@@ -253,3 +256,63 @@ def test_index_split_refuses_overlap():
         IndexSplit(one, torch.tensor([4]), one)
     with pytest.raises(ValueError, match="negative"):
         IndexSplit(-one, one, torch.tensor([], dtype=torch.long))
+
+
+# Links and nodes by 64/16/20
+
+
+def test_random_links_are_those_of_pygs_split_in_number_and_kind():
+    data = random_graph(80, 0.1)
+    data.x = torch.randn(80, 2)
+    split = random_link_split(data, seed=1)
+    theirs = RandomLinkSplit(0.16, 0.2, is_undirected=True, neg_sampling_ratio=1.0)(data)
+    parts = [(split.train_pos, split.train_neg), (split.valid_pos, split.valid_neg), (split.test_pos, split.test_neg)]
+    edges = pairs_of(undirected_pairs(data.edge_index, 80))
+    for (pos, neg), other in zip(parts, theirs, strict=True):
+        assert pos.size(1) == neg.size(1) == int(other.edge_label.sum())
+        assert pairs_of(pos) <= edges
+        assert not pairs_of(neg) & edges
+    # What messages pass along, for each part.
+    train, valid = pairs_of(split.train_pos), pairs_of(split.valid_pos)
+    assert pairs_of(undirected_pairs(split.train_edge_index, 80)) == train
+    assert pairs_of(undirected_pairs(split.test_edge_index, 80)) == train | valid
+    assert split.test_edge_index.size(1) == theirs[2].edge_index.size(1)
+    for kind in (0, 1):
+        every = [pair for part in parts for pair in part[kind].t().tolist()]
+        assert len({tuple(pair) for pair in every}) == len(every)
+    assert torch.equal(split.x, data.x)
+    again, other = random_link_split(data, seed=1), random_link_split(data, seed=2)
+    assert torch.equal(split.train_neg, again.train_neg)
+    assert not torch.equal(split.train_pos, other.train_pos)
+    moved = split.to("cpu")
+    assert torch.equal(moved.train_neg, split.train_neg)
+
+
+@pytest.mark.parametrize(("valid", "test"), [(0.5, 0.5), (0.0, 0.2), (0.16, 1.5)])
+def test_random_links_with_bad_shares(valid, test):
+    with pytest.raises(ValueError, match="valid|test"):
+        random_link_split(random_graph(20, 0.3), valid, test)
+
+
+def test_cross_validation_tests_on_each_node_once():
+    y = torch.arange(100) % 3
+    y[::10] = -1
+    known = set((y >= 0).nonzero().view(-1).tolist())
+    folds = [cross_validation_split(y, fold) for fold in range(5)]
+    for split in folds:
+        parts = [set(part.tolist()) for part in (split.train, split.valid, split.test)]
+        assert [len(part) for part in parts] == [58, 14, 18]
+        assert set.union(*parts) == known
+    assert set().union(*(split.test.tolist() for split in folds)) == known
+    again, next_round = cross_validation_split(y, 0), cross_validation_split(y, 5)
+    assert torch.equal(folds[0].valid, again.valid)
+    assert not torch.equal(folds[0].test, next_round.test)
+    assert not torch.equal(folds[0].test, cross_validation_split(y, 0, seed=1).test)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"num_folds": 1}, "num_folds"), ({"valid": 0}, "valid")])
+def test_cross_validation_with_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        cross_validation_split(torch.zeros(20, dtype=torch.long), **options)
+    with pytest.raises(ValueError, match="too few"):
+        cross_validation_split(torch.tensor([0, 1, -1, -1]), valid=0.1)

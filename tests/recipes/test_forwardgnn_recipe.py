@@ -14,6 +14,7 @@ from graphkit.recipes import forward_gnn, forward_gnn_links, get_recipe
 from graphkit.train.local import ForwardForwardTask, ForwardLinkTask, SingleForwardTask, TopDownLinkTask, TopDownTask
 
 RECIPES = {"forward_gnn": forward_gnn, "forward_gnn_links": forward_gnn_links}
+DEPTHS = {"forward_gnn": ("layers", "label_layers"), "forward_gnn_links": ("layers",)}
 CASES = [(key, model) for key, module in RECIPES.items() for model in module.MODELS]
 
 
@@ -43,7 +44,9 @@ def test_a_seed_fixes_weights_and_split(key: str, model: str) -> None:
 @pytest.mark.parametrize(("key", "model"), CASES)
 def test_what_a_model_is_made_of(key: str, model: str) -> None:
     module = RECIPES[key]
-    last = module.build(replace(module.RECIPE.defaults("digits", fast=True), layers=3), model, 0)
+    last = module.build(
+        replace(module.RECIPE.defaults("digits", fast=True), **{name: 3 for name in DEPTHS[key]}), model, 0
+    )
     chain = last.chain()
     tasks = {
         "forward_gnn": {"SF": SingleForwardTask, "FF": ForwardForwardTask, "SF-Top2": TopDownTask},
