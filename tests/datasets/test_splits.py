@@ -290,7 +290,7 @@ def test_random_links_are_those_of_pygs_split_in_number_and_kind():
 
 @pytest.mark.parametrize(("valid", "test"), [(0.5, 0.5), (0.0, 0.2), (0.16, 1.5)])
 def test_random_links_with_bad_shares(valid, test):
-    with pytest.raises(ValueError, match="valid|test"):
+    with pytest.raises(ValueError, match=r"valid|test"):
         random_link_split(random_graph(20, 0.3), valid, test)
 
 
