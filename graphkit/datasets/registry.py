@@ -48,7 +48,7 @@ def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
 
 
 def available(root: str | os.PathLike | None = None) -> list[tuple[DatasetInfo, bool]]:
-    """The datasets with their facts, and whether their files are on disk; of graphs under attack only the clean ones."""
+    """Datasets with their facts, and whether their files are on disk; of graphs under attack only the clean ones."""
     folder = data_root(root)
     return [(facts, _on_disk(facts, folder)) for facts, _ in ENTRIES.values() if facts.name not in _UNLISTED]
 
@@ -376,7 +376,9 @@ for _name, _graph, _shape in (
         "origin": "file",
     }
     _file = f"{robustness.FOLDER}/{_graph.lower()}.npz"
-    _register(_robustness(_graph), (_name, _file, *_shape), protocols=("public", "random", "link"), **_facts)
+    _register(
+        _robustness(_graph), (_name, _file, *_shape), protocols=("public", "random-10", "random", "link"), **_facts
+    )
     for _attack, _strengths in robustness.ATTACKED[_graph].items():
         for _strength, _edges in _strengths.items():
             _register(
