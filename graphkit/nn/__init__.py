@@ -1,6 +1,6 @@
 """Neural modules: layers, decoders and models, each a ``torch.nn.Module`` with the signatures of PyG."""
 
-from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors, linear_relaxation
+from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
 from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.decoder import DotDecoder, NCNCDecoder, NCNDecoder
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
@@ -44,7 +44,6 @@ __all__ = [
     "GCNEncoder",
     "adjacency_bounds",
     "contrast_vectors",
-    "linear_relaxation",
     "GCNII",
     "GRAND",
     "LAGAT",

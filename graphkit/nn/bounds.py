@@ -13,6 +13,7 @@ from graphkit.nn.conv.propagate import propagate
 from graphkit.nn.models.gcn_encoder import GCNEncoder, incoming
 from graphkit.ops import NeighborIndex, spmm
 from graphkit.ops.csr import counts_to_ptr
+from graphkit.ops.relaxation import linear_relaxation
 from graphkit.ops.spmm import sampled_dot
 from graphkit.transforms import edge_budget
 from graphkit.utils.checks import INDEX_DTYPES, check_choice
@@ -145,35 +146,6 @@ def induced_index(graph: NeighborIndex, nodes: Tensor) -> NeighborIndex:
     return NeighborIndex.from_csr(counts_to_ptr(degree), col[kept], nodes.numel())
 
 
-def linear_relaxation(lower: Tensor, upper: Tensor, slope: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    r"""Two parallel lines around a (P)ReLU of slope :math:`a` below zero, for inputs in :math:`[l, u]`.
-
-    :math:`\alpha p \le \sigma(p) \le \alpha p + \gamma` with :math:`\alpha = 1` from zero on, :math:`\alpha = a` up to
-    zero, and for intervals around zero
-
-    .. math:: \alpha = \frac{u - a l}{u - l}, \qquad \gamma = \frac{(a - 1) \, u \, l}{u - l}
-
-    Args:
-        lower, upper: intervals, of any one shape.
-        slope: :math:`a`, in [0, 1].
-
-    Returns:
-        :math:`\alpha` and :math:`\gamma`, differentiable and finite everywhere.
-
-    Example:
-        >>> alpha, gamma = linear_relaxation(torch.tensor([-1.0]), torch.tensor([3.0]))
-        >>> alpha.item(), gamma.item()
-        (0.75, 0.75)
-    """
-    crosses = (lower < 0) & (upper > 0)
-    # A safe width where it is not used, or its gradient would be NaN there.
-    width = torch.where(crosses, upper - lower, 1.0).clamp(min=1e-12)
-    outside = torch.where(lower >= 0, 1.0, slope)
-    alpha = torch.where(crosses, (upper - slope * lower) / width, outside)
-    gamma = torch.where(crosses, (slope - 1) * upper * lower / width, 0.0)
-    return alpha, gamma
-
-
 def contrast_vectors(z: Tensor) -> Tensor:
     r"""How each node differs from the others: :math:`w_i = \hat z_i - \frac{1}{n-1} \sum_{j \ne i} \hat z_j`, with
     :math:`\hat z` the rows at length one. O(N H).
@@ -203,7 +175,7 @@ class GCNBoundPropagation:
     <https://arxiv.org/abs/2309.13944>`_.
 
     With intervals :math:`[L^1, U^1]`, :math:`[L^2, U^2]` of the preactivations, each activation lies between two lines
-    of slope :math:`\alpha` (:func:`linear_relaxation`). Put in backwards, with
+    of slope :math:`\alpha` (:func:`~graphkit.ops.linear_relaxation`). Put in backwards, with
     :math:`\Lambda_i = \alpha^2_i \odot w_i`, :math:`V = \Lambda W_2^\top` and :math:`x^- = \min(x, 0)`,
 
     .. math::

@@ -13,6 +13,7 @@ from graphkit.ops.edge_reconstruction import edge_reconstruction_loss
 from graphkit.ops.neighbors import NeighborIndex
 from graphkit.ops.pairs import pair_product
 from graphkit.ops.ppr import NodeScores, ppr, ppr_power
+from graphkit.ops.relaxation import linear_relaxation
 from graphkit.ops.sample import (
     SampledNeighbors,
     SampledSubgraph,
@@ -38,6 +39,7 @@ __all__ = [
     "common_neighbors",
     "dropout",
     "edge_reconstruction_loss",
+    "linear_relaxation",
     "pair_product",
     "ppr",
     "ppr_power",

@@ -6,8 +6,6 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric.nn import GCN, GCNConv
 from torch_geometric.utils import subgraph
@@ -19,7 +17,6 @@ from graphkit.nn import (
     GCNEncoder,
     adjacency_bounds,
     contrast_vectors,
-    linear_relaxation,
 )
 from graphkit.nn.bounds import induced_index
 from graphkit.ops import NeighborIndex
@@ -233,32 +230,6 @@ def test_golden_values() -> None:
     near(propagation.score(x, view, w, bounds), [0.045040, 0.005539, -0.144744])
     near((w * net(x, view)).sum(1), [0.122247, 0.016305, 0.087923])
     near(propagation.certified(x, w, bounds), [-0.486724, -0.040733, -0.464336])
-
-
-# (a) 4: relaxation ---------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.floats(-5, 5), st.floats(0, 5), st.sampled_from([0.0, 0.25, 1.0]))
-def test_two_lines_enclose_the_activation(low: float, width: float, slope: float) -> None:
-    high = low + width
-    alpha, gamma = linear_relaxation(*torch.tensor([[low], [high]], dtype=DOUBLE), slope)
-    p = torch.linspace(low, high, 51, dtype=DOUBLE)
-    value = torch.where(p > 0, p, slope * p)
-    assert bool((alpha * p <= value + 1e-12).all())
-    assert bool((value <= alpha * p + gamma + 1e-12).all())
-
-
-def test_relaxation_by_hand() -> None:
-    low = torch.tensor([-1.0, 0, -2, 0, -3, 2], dtype=DOUBLE)
-    high = torch.tensor([3.0, 3, 0, 0, -1, 2], dtype=DOUBLE)
-    alpha, gamma = linear_relaxation(low, high)
-    assert alpha.tolist() == [0.75, 1, 0, 1, 0, 1]
-    assert gamma.tolist() == [0.75, 0, 0, 0, 0, 0]
-    alpha, gamma = linear_relaxation(low, high, 0.25)
-    assert alpha.tolist() == [0.8125, 1, 0.25, 1, 0.25, 1]
-    # The offset of a line alpha (p + beta) is beta.
-    assert abs(float(gamma[0] / alpha[0]) - 0.692308) < 1e-6
 
 
 # (a) 5 and 6: gradients, symmetry ------------------------------------------------------------------------------------
