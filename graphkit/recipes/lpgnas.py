@@ -189,9 +189,9 @@ RECIPE = Recipe(
     fast={
         "hidden": 16,
         "gat_heads": 2,
-        "base_channels": 32,
-        "epochs": 3,
-        "search_steps": 6,
+        "base_channels": 8,
+        "epochs": 2,
+        "search_steps": 4,
         "arch_start": 1,
         "quant_start": 2,
         "noise_steps": 3,

@@ -107,7 +107,7 @@ def test_dynamic_steps_are_powers_of_two_that_hold_all_values(bits: int, values:
     assert bool(((out - x).abs() <= step).all())
     used = bits if positive or bool((x >= 0).all()) else bits - 1
     largest = float(x.abs().max())
-    assert largest == 0 or 2 ** (used - 1) * float(step) <= largest < 2**used * float(step)
+    assert largest == 0 or 2 ** (used - 1) * float(step) <= largest <= 2**used * float(step)
 
 
 def test_channels_have_steps_of_their_own() -> None:

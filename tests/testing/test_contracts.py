@@ -15,33 +15,36 @@ from torch_geometric.nn import BatchNorm, GATConv, GCNConv, SAGEConv
 import graphkit.nn
 from graphkit.nn import (
     GCNII,
+    GNN,
     GRAND,
     LAGAT,
     LAGCN,
     LAGCNII,
     LASAGE,
-    GRANDPropagation,
-    LocallyAugmented,
-    NeighborCVAE,
-    GNN,
     CachedConv,
+    CodeDistillMLP,
+    DegreePowerGCNConv,
     DotDecoder,
     ForwardLayer,
     ForwardStack,
     GCNEncoder,
-    DegreePowerGCNConv,
-    CodeDistillMLP,
+    Genotype,
+    GRANDPropagation,
     GraphTokenizer,
     LinkHeuristic,
     LinkPredictor,
+    LocallyAugmented,
+    LowPrecisionGNN,
     LowRankGCNConv,
     NCNCDecoder,
     NCNDecoder,
+    NeighborCVAE,
     PureConv,
     PureGNN,
     SparseLinear,
     StableContrast,
     VectorQuantizer,
+    low_precision_space,
 )
 from graphkit.ops import NeighborIndex
 from graphkit.testing import DECODER_CHECKS, LAYER_CHECKS, check_decoder, check_layer
@@ -81,6 +84,14 @@ def two_matrices(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
 
 def as_centre_too(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     return torch.cat(module(x, x), dim=1)
+
+
+def low_precision(weights: str, activations: str, attention: str, aggregation: str, dropout: float = 0.0) -> nn.Module:
+    one = {"attention": [attention], "heads": [2], "aggregation": [aggregation], "activation": ["elu"], "widths": [1]}
+    formats = {"weight_options": [weights], "activation_options": [activations]}
+    space = low_precision_space(8, 5, 3, **one, **formats)
+    opened = [{}, {"shortcut0": 1}, {"shortcut1": 1}]
+    return LowPrecisionGNN(Genotype.take(8, space, opened), dropout)
 
 
 Row = tuple[Callable[..., list[str]], Callable[[], nn.Module], dict[str, Any]]
@@ -155,7 +166,11 @@ TABLE: dict[type, list[Row]] = {
         )
     ],
     CodeDistillMLP: [
-        (check_layer, lambda: CodeDistillMLP(8, 6, 4), {**OURS, "call": lambda m, x, e: m(x)[0], "skip": ("wrong_ids",)}),
+        (
+            check_layer,
+            lambda: CodeDistillMLP(8, 6, 4),
+            {**OURS, "call": lambda m, x, e: m(x)[0], "skip": ("wrong_ids",)},
+        ),
         (
             check_layer,
             lambda: CodeDistillMLP(8, 6, 4, 5, num_layers=3, dropout=0.5, norm="layer"),
@@ -180,14 +195,21 @@ TABLE: dict[type, list[Row]] = {
         (check_layer, lambda: GCNEncoder(8, 6, 4), COMPILED),
         (check_layer, lambda: GCNEncoder(8, out_channels=4, activation="prelu"), COMPILED),
     ],
+    LowPrecisionGNN: [
+        (check_layer, lambda: low_precision("fp32", "fp32", "gat", "sum", dropout=0.5), OURS),
+        (check_layer, lambda: low_precision("fp32", "fp32", "gene-linear", "max"), OURS),
+        # Finite differences of a rounded function are zero or infinite.
+        *(
+            (check_layer, lambda w=w: low_precision(w, "FIX4.4", "cos", "mean"), {**OURS, "skip": ("gradcheck",)})
+            for w in ("FIX2.6", "ternary", "binary")
+        ),
+    ],
     GNN: [
         (check_layer, lambda: GNN(8, 6, 2, dropout=0.5), COMPILED),
         (check_layer, lambda: GNN(8, 8, 3, 5, conv="sage", residual=True, layer_norm=False), COMPILED),
         (check_layer, lambda: GNN(8, 6, 2, input_dropout=0.2, dropout=0.3, tail_dropout=0.1, edge_dropout=0.4), OURS),
     ],
-    DegreePowerGCNConv: [
-        (check_layer, lambda a=a: DegreePowerGCNConv(8, 6, a), COMPILED) for a in (-0.5, 0.0, 0.6)
-    ],
+    DegreePowerGCNConv: [(check_layer, lambda a=a: DegreePowerGCNConv(8, 6, a), COMPILED) for a in (-0.5, 0.0, 0.6)],
     # Graphs of a few nodes keep their whole rank; one of low rank mixes what is separate.
     LowRankGCNConv: [(check_layer, lambda: LowRankGCNConv(8, 6), OURS)],
     StableContrast: [

@@ -162,11 +162,11 @@ class DynamicFixedPointQuantizer(Quantizer):
         if known.numel() == 0:
             return x, 1.0, None
         rows = known.flatten(1) if self.per_channel else known.reshape(1, -1)
-        smallest, largest = rows.amin(1), rows.abs().amax(1)
-        mantissa, _ = torch.frexp(largest)
-        # largest = mantissa * 2^e with a mantissa from a half to one: a quotient of the two is exact.
-        power = torch.where(largest > 0, largest / mantissa, 1.0)
-        negative = smallest < 0
+        low, high = torch.aminmax(rows, dim=1)
+        mantissa, _ = torch.frexp(-low)
+        # The range reaches down to a power of two, and up to less than it.
+        power = torch.maximum(_power_above(high), _power_above(-low) * torch.where(mantissa == 0.5, 0.5, 1.0))
+        power, negative = torch.where(power > 0, power, 1.0), low < 0
         step = power * torch.where(negative, 2.0 ** (1 - self.bits), 2.0**-self.bits)
         low = torch.where(negative, -(2.0 ** (self.bits - 1)), 0.0)
         high = torch.where(negative, 2.0 ** (self.bits - 1) - 1, 2.0**self.bits - 1)
@@ -228,6 +228,13 @@ class TernaryQuantizer(Quantizer):
 
 def _holds(kind: torch.dtype, low: Tensor, high: Tensor) -> bool:
     return torch.iinfo(kind).min <= float(low) and float(high) <= torch.iinfo(kind).max
+
+
+def _power_above(x: Tensor) -> Tensor:
+    """The least power of two above each positive value; 0 for others."""
+    mantissa, _ = torch.frexp(x)
+    # x = mantissa * 2^e with a mantissa from a half to one: the quotient of the two is exact.
+    return torch.where(x > 0, x / mantissa, 0.0)
 
 
 def _mean(x: Tensor) -> Tensor:
