@@ -1,8 +1,8 @@
 """Memory and time of layer-wise (single-forward) training against depth, beside backpropagation.
 
 A training step on a power-law graph for each depth: the most bytes kept for the backward pass, memory that the process
-takes beyond what it held, and time. Layer-wise training takes one step for each layer: its time is the last layer's times
-the depth, its memory that of one. Then the message passing of a step made once for a layer against made in each step.
+takes beyond what it held, and time. Layer-wise training takes one step for each layer: its time is the depth times that
+of the last layer, its memory that of one. Then message passing that is made once for a layer against once in each step.
 """
 
 from __future__ import annotations
