@@ -47,7 +47,7 @@ def _exp(x):  # pragma: no cover - compiled
             whole = np.floor(y + _HALF)
             f = y - whole
             value = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))
-            return value * _power_of_two(np.int32(whole))
+            return value * _power_of_two(np.int32(whole))  # type: ignore[call-arg]
 
         return short
 

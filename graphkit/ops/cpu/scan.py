@@ -286,5 +286,5 @@ def gla_scan_backward(
     to_q, to_k, to_v, to_g = np.empty_like(query), np.empty_like(query), np.empty_like(value), np.zeros_like(gate)
     inputs = (pointer, reverse, value.dtype.type(scale), query, array(k), value, gate, memory, array(grad))
     run(_gated_backward, q.size(1) * (len(pointer) - 1), *inputs, to_state, to_q, to_k, to_v, to_g, grain=1)
-    to_q, to_k, to_v, to_g, to_state = (torch.from_numpy(part) for part in (to_q, to_k, to_v, to_g, to_state))
-    return to_q, to_k, to_v, to_g, to_state
+    of_q, of_k, of_v, of_g, of_state = (torch.from_numpy(part) for part in (to_q, to_k, to_v, to_g, to_state))
+    return of_q, of_k, of_v, of_g, of_state
