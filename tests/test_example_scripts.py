@@ -18,6 +18,7 @@ DATA = {"ogbl_ddi.py": "ogb/ogbl_ddi"}
 LAST_LINE = {
     "ncnc.py": "pyimports: test Hits@100 ",
     "ogbl_ddi.py": "ogbl-ddi: test Hits@20 of a part of the links ",
+    "low_precision_gnn.py": "digits: ",
     "neighbor_loader.py": "test accuracy at the best validation: ",
     "nat.py": "nycflights: test AP ",
     "tgn_pres.py": "TGN+PRES     800 ",

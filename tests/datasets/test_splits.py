@@ -12,6 +12,7 @@ from graphkit.datasets import (
     NCNRandomLinkSplit,
     cross_validation_split,
     fold_split,
+    full_split,
     load,
     mask_split,
     per_class_split,
@@ -248,6 +249,18 @@ def test_mask_split_counts_through_the_columns():
     ]
     with pytest.raises(ValueError, match="no train_mask"):
         mask_split(Data())
+
+
+def test_full_split_trains_on_all_other_labelled_nodes():
+    masks = [torch.tensor([place == i for i in range(6)]) for place in (0, 1, 2)]
+    y = torch.tensor([0, 1, 0, -1, 1, 0])
+    data = Data(train_mask=masks[0], val_mask=masks[1], test_mask=masks[2], y=y)
+    split = full_split(data)
+    assert [part.tolist() for part in (split.train, split.valid, split.test)] == [[0, 4, 5], [1], [2]]
+    data.y = torch.where(y < 0, torch.nan, y.float())
+    assert full_split(data).train.tolist() == [0, 4, 5]
+    with pytest.raises(ValueError, match="no train_mask"):
+        full_split(Data(y=y))
 
 
 def test_index_split_refuses_overlap():
