@@ -380,10 +380,10 @@ for _name, _graph, _shape in (
         _robustness(_graph), (_name, _file, *_shape), protocols=("public", "random-10", "random", "link"), **_facts
     )
     for _attack, _strengths in robustness.ATTACKED[_graph].items():
-        for _strength, _edges in _strengths.items():
+        for _strength, _left in _strengths.items():
             _register(
                 _robustness(_graph, _attack, _strength),
-                (f"{_graph}-{_attack}-{_strength}", _file, _shape[0], _edges, *_shape[2:]),
+                (f"{_graph}-{_attack}-{_strength}", _file, _shape[0], _left, *_shape[2:]),
                 protocols=("public",),
                 **_facts,
             )
