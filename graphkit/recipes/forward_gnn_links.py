@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from graphkit.datasets import load
 from graphkit.nn import DotDecoder, ForwardStack, LinkPredictor
@@ -82,7 +83,8 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     split = dataset.split(seed, dataset.info.protocol_for("link", config.protocol))
     if split.x is None:
         raise ValueError(f"{config.dataset} has no node features, which forward learning needs")
-    split = replace(split, x=split.x / split.x.sum(1, keepdim=True).clamp(min=1))
+    # The layers of forward learning make their input so; backpropagation gains from it, too.
+    split = replace(split, x=F.normalize(split.x))
     procedure, _, kind = model.partition("-")
     conv = CONVS.get(kind, config.forward_conv)
     widths = [split.x.size(1), *[config.hidden] * config.layers]
