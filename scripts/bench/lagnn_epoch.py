@@ -30,11 +30,11 @@ class Released(nn.Module):
         super().__init__()
         self.adjacency, self.dropout = adjacency, dropout
         parts = [*model.branches, model.rest]
-        self.weights = nn.ParameterList(part.neighbor_linears[0].weight.detach().t().clone() for part in parts)
+        self.weights = nn.ParameterList(part.neighbor_linears[0].weight.detach().clone() for part in parts)
         self.biases = nn.ParameterList(part.biases[0].detach().clone() for part in parts)
 
     def conv(self, x: Tensor, number: int) -> Tensor:
-        return torch.spmm(self.adjacency, x @ self.weights[number]) + self.biases[number]
+        return torch.spmm(self.adjacency, F.linear(x, self.weights[number])) + self.biases[number]
 
     def forward(self, x_list: list[Tensor]) -> Tensor:
         hidden = []

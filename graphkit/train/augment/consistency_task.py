@@ -69,7 +69,7 @@ class ConsistencyTask(NodeClassificationTask):
         train = self.split.train
         share = train[self.rank :: self.world_size]
         labels = self.y[share].repeat(num_views)
-        total = F.nll_loss(log_p[:, share].flatten(0, 1), labels, reduction="sum")
+        total = F.nll_loss(log_p.index_select(1, share).flatten(0, 1), labels, reduction="sum")
         loss = total * (self.world_size / (num_views * train.numel()))
         if self.weight == 0:
             return loss
