@@ -54,7 +54,7 @@ def test_without_generated_matrices_it_is_the_plain_network(kind: type, conv: st
 def test_gcnii_without_generated_matrices() -> None:
     (x,), edge_index = inputs(1)
     model, plain = LAGCNII(5, 4, 3, 0, num_layers=3, dropout=0.3), GCNII(5, 4, 3, num_layers=3, dropout=0.3)
-    plain.input.load_state_dict(model.branches[0].state_dict())
+    plain.input.load_state_dict(model.branches[0].linear.state_dict())
     plain.layers.load_state_dict(model.rest.state_dict())
     assert torch.equal(model.eval()(x, edge_index), plain.eval()(x, edge_index))
 

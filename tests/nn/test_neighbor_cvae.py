@@ -82,7 +82,7 @@ def test_sparse_features_give_the_same_loss_and_gradients(likelihood: str) -> No
 def test_extreme_logits_stay_finite() -> None:
     out = torch.tensor([[200.0, -200.0]], requires_grad=True)
     zero = torch.zeros(1, 2)
-    loss = negative_elbo(torch.tensor([[0.0, 1.0]]), out, zero, zero, "bernoulli")
+    loss = negative_elbo(torch.tensor([[0.0, 1.0]]), out, zero, zero, likelihood="bernoulli")
     loss.backward()
     assert loss == 400
     assert out.grad.tolist() == [[1.0, -1.0]]

@@ -91,7 +91,7 @@ class LocallyAugmented(nn.Module):
             )
         graph = NeighborIndex.of(edge_index, given[0].size(0))
         if self.mode == "average":
-            given = [given[0] if len(given) == 1 else sum(_dense(x) for x in given) / len(given)]
+            given = [given[0] if len(given) == 1 else torch.stack([_dense(x) for x in given]).mean(0)]
         outputs = [_call(branch, x, graph) for branch, x in zip(self.branches, given, strict=True)]
         h = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return _call(self.rest, self.activation(h), graph)
@@ -268,13 +268,20 @@ class LAGCNII(LocallyAugmented):
         )
 
 
-class _LinearLayer(SparseLinear):
+class _LinearLayer(nn.Module):
     """A linear map of a node's own features, called as a layer of a graph."""
 
     takes_index = True
 
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = SparseLinear(in_channels, out_channels, dropout)
+
+    def reset_parameters(self) -> None:
+        self.linear.reset_parameters()
+
     def forward(self, x: Tensor, graph: NeighborIndex) -> Tensor:
-        return super().forward(x)
+        return self.linear(x)
 
 
 class _GATLayer(nn.Module):

@@ -119,7 +119,7 @@ class NeighborCVAE(nn.Module):
             raise ValueError("x must hold at least one pair (got none)")
         self.check_features(x)
         noise = torch.randn(x.size(0), self.latent_channels, device=x.device) if noise is None else noise
-        return negative_elbo(x, *self(x, cond, noise), self.likelihood) / x.size(0)
+        return negative_elbo(x, *self(x, cond, noise), likelihood=self.likelihood) / x.size(0)
 
     def encode(self, x: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latent vector, ``[B, d]`` each."""
@@ -176,7 +176,7 @@ class NeighborCVAE(nn.Module):
         return f"{type(self).__name__}({sizes}, likelihood={self.likelihood!r})"
 
 
-def negative_elbo(x: Tensor, out: Tensor, mu: Tensor, log_variance: Tensor, likelihood: str) -> Tensor:
+def negative_elbo(x: Tensor, out: Tensor, mu: Tensor, log_variance: Tensor, *, likelihood: str) -> Tensor:
     """The negative evidence lower bound of features ``x`` (dense or sparse CSR) in nats, summed over the pairs, for
     what :class:`NeighborCVAE` returned."""
     divergence = gaussian_kl(mu, log_variance).sum()

@@ -137,8 +137,8 @@ class LocalAugmentationTask(ConsistencyTask):
             return 0
         return self.augment.draw((self.num_samples + 1) * self.num_generated, stream(self.seed, epoch))
 
-    def batches(self, epoch: int) -> Iterator[AugmentedBatch]:
-        """All training nodes, once."""
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """All training nodes, once: an :class:`AugmentedBatch`."""
         yield AugmentedBatch(self.split.train, self.draw(epoch))
 
     def views(self, model: nn.Module, batch: AugmentedBatch) -> Tensor:

@@ -131,7 +131,7 @@ class NeighborFeatureTask(Task):
             cvae.check_features(self.x)
             self._checked = True
         x, cond = (select_rows(self.x, nodes).to(cvae.mean.weight.dtype) for nodes in pairs)
-        return negative_elbo(x, *model(x, cond, noise), cvae.likelihood)
+        return negative_elbo(x, *model(x, cond, noise), likelihood=cvae.likelihood)
 
     def __repr__(self) -> str:
         sizes = f"nodes={self.x.size(0)}, features={self.x.size(1)}"

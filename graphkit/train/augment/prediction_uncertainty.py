@@ -44,6 +44,9 @@ class PredictionUncertainty(nn.Module):
         ValueError: an unknown kind, no labels for ``"agreement"``, or no passes.
     """
 
+    nodes: Tensor
+    labels: Tensor
+
     def __init__(
         self,
         critic: nn.Module,
