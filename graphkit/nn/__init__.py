@@ -3,6 +3,7 @@
 from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
 from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.decoder import DotDecoder, NCNCDecoder, NCNDecoder
+from graphkit.nn.mixer import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenMixer
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
@@ -39,6 +40,11 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
+    "BiMamba",
+    "GatedLinearAttention",
+    "MeanMixer",
+    "SelectiveSSM",
+    "TokenMixer",
     "AdjacencyBounds",
     "GCNBoundPropagation",
     "GCNEncoder",

@@ -22,7 +22,9 @@ from graphkit.ops.sample import (
     sample_subgraph,
     sampling_graph,
 )
+from graphkit.ops.scan import gla_scan, linear_scan, selective_scan, ssd_scan
 from graphkit.ops.spmm import spmm
+from graphkit.ops.tokens import TokenLayout
 from graphkit.ops.walk import random_walk
 
 __all__ = [
@@ -34,12 +36,15 @@ __all__ = [
     "SampledNeighbors",
     "SampledSubgraph",
     "SamplingGraph",
+    "TokenLayout",
     "common_neighbor_count",
     "common_neighbor_sum",
     "common_neighbors",
     "dropout",
     "edge_reconstruction_loss",
+    "gla_scan",
     "linear_relaxation",
+    "linear_scan",
     "pair_product",
     "ppr",
     "ppr_power",
@@ -47,6 +52,8 @@ __all__ = [
     "sample_neighbors",
     "sample_subgraph",
     "sampling_graph",
+    "selective_scan",
     "spmm",
+    "ssd_scan",
     "to_csr",
 ]

@@ -54,7 +54,7 @@ def same(got: Tensor, want: Tensor, when: str) -> None:
     if not want.numel():
         return
     limit = 1e-9 if want.dtype == torch.float64 else 1e-4
-    error = float((got - want).abs().max() / want.abs().max().clamp(min=1))
+    error = float(((got - want).abs().max() / want.abs().max().clamp(min=1)).detach())
     if not error <= limit:
         fail(f"the output is off by {error:.2g} (allowed {limit:g}) {when}")
 

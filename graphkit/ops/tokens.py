@@ -1,0 +1,216 @@
+"""Where the tokens of each graph lie, in what order they are read, and how they go to padded matrices and back."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphkit.ops.scan import sequence_ptr
+
+
+class TokenLayout:
+    """The tokens of a batch of graphs: whose they are and in what order they are read.
+
+    Features stay apart, as ``[N, F]`` in the order of the nodes, each graph's nodes together. Mixers that go from token
+    to token take them in reading order, graph after graph (:meth:`sequence`, :meth:`restore`); those that compare
+    tokens take padded matrices (:meth:`pad`, :meth:`unpad`). Everything derived is computed once, so one layout serves
+    all layers of a model.
+
+    Args:
+        ptr: ``[B + 1]`` first token of each graph, ending with N.
+        key: ``[N]`` numbers by which each graph's tokens are read, ascending, equal ones as they stand; as they stand
+            if None.
+        pos: ``[N, 2]`` rows and columns on a grid.
+        grid_size: ``[B, 2]`` rows and columns of each graph's grid.
+        time: ``[N]`` moments.
+        edge_index: ``[2, E]`` edges between tokens.
+
+    Raises:
+        ValueError: shapes that do not fit, positions outside the grid.
+
+    Example:
+        >>> layout = TokenLayout(torch.tensor([0, 1, 4]), key=torch.tensor([0, 2, 1, 0]))
+        >>> layout.sequence(torch.tensor([10, 20, 30, 40]))
+        tensor([10, 40, 30, 20])
+        >>> layout.pad(torch.tensor([[1.0], [2.0], [3.0], [4.0]])).squeeze(-1)
+        tensor([[1., 0., 0.],
+                [4., 3., 2.]])
+    """
+
+    def __init__(
+        self,
+        ptr: Tensor,
+        key: Tensor | None = None,
+        *,
+        pos: Tensor | None = None,
+        grid_size: Tensor | None = None,
+        time: Tensor | None = None,
+        edge_index: Tensor | None = None,
+    ) -> None:
+        tokens = int(ptr[-1]) if ptr.numel() else 0
+        self.ptr = sequence_ptr(ptr, ptr.new_empty(tokens))
+        self.num_tokens, self.num_graphs = tokens, ptr.numel() - 1
+        for name, value, shape in (
+            ("key", key, (tokens,)),
+            ("pos", pos, (tokens, 2)),
+            ("grid_size", grid_size, (self.num_graphs, 2)),
+            ("time", time, (tokens,)),
+        ):
+            if value is not None and value.shape != shape:
+                raise ValueError(
+                    f"{name} must have shape {list(shape)} for {tokens} tokens of {self.num_graphs} graphs "
+                    f"(got {list(value.shape)})"
+                )
+        if pos is not None and grid_size is not None:
+            outside = ((pos < 0) | (pos >= grid_size[self.batch])).any(1)
+            if bool(outside.any()):
+                bad = int(outside.nonzero()[0])
+                size = grid_size[int(self.batch[bad])].tolist()
+                raise ValueError(f"pos[{bad}] is {pos[bad].tolist()}, outside its grid of {size[0]} x {size[1]}")
+        self.pos, self.grid_size, self.time, self.edge_index = pos, grid_size, time, edge_index
+        self._order = None if key is None else self._sorted(key)
+
+    @classmethod
+    def of(cls, tokens: Any, num_tokens: int, device: torch.device | None = None) -> TokenLayout:
+        """A layout from a layout, a PyG ``Data`` or ``Batch``, a ``ptr``, or None (one graph, read as it stands).
+
+        Tokens of a ``Data`` are read by ``order``, else by ``time``, else row by row by ``pos``, else as they stand.
+
+        Raises:
+            TypeError: something else.
+            ValueError: another number of tokens, or a ``batch`` that is not ascending.
+        """
+        if tokens is None:
+            tokens = torch.tensor([0, num_tokens], device=device)
+        if isinstance(tokens, Tensor):
+            found = cls(tokens)
+        elif isinstance(tokens, Data):
+            found = cls._from_data(tokens)
+        elif isinstance(tokens, TokenLayout):
+            found = tokens
+        else:
+            raise TypeError(
+                f"tokens must be a TokenLayout, a torch_geometric Data or Batch, a ptr or None "
+                f"(got {type(tokens).__name__})"
+            )
+        if found.num_tokens != num_tokens:
+            raise ValueError(f"tokens has {found.num_tokens} tokens, but x has {num_tokens} rows")
+        return found
+
+    @classmethod
+    def _from_data(cls, data: Data) -> TokenLayout:
+        count = int(data.num_nodes or 0)
+        batch, ptr = getattr(data, "batch", None), getattr(data, "ptr", None)
+        device = next((value.device for value in (data.x, batch, data.edge_index) if value is not None), None)
+        if ptr is None and batch is not None:
+            falls = batch[1:] < batch[:-1]
+            if bool(falls.any()):
+                bad = int(falls.nonzero()[0])
+                raise ValueError(
+                    "batch must be ascending, each graph's tokens together; sort the nodes by it "
+                    f"(got {int(batch[bad + 1])} after {int(batch[bad])})"
+                )
+            graphs = int(batch[-1]) + 1 if count else 0
+            ptr = torch.searchsorted(batch, torch.arange(graphs + 1, device=device))
+        elif ptr is None:
+            ptr = torch.tensor([0, count], device=device)
+        pos, time, grid_size = (getattr(data, name, None) for name in ("pos", "time", "grid_size"))
+        on_grid = isinstance(pos, Tensor) and pos.dim() == 2 and pos.size(1) == 2 and not pos.is_floating_point()
+        key = getattr(data, "order", None)
+        if key is None:
+            key = time
+        if key is None and on_grid and count:
+            row, column = pos.unbind(1)  # type: ignore[union-attr]
+            key = row * (column.max() + 1) + column
+        return cls(
+            ptr,
+            key,
+            pos=pos if on_grid else None,
+            grid_size=grid_size if on_grid else None,
+            time=time,
+            edge_index=data.edge_index,
+        )
+
+    def _sorted(self, key: Tensor) -> Tensor | None:
+        order = torch.argsort(key, stable=True)
+        order = order[torch.argsort(self.batch[order], stable=True)]
+        return None if torch.equal(order, torch.arange(self.num_tokens, device=order.device)) else order
+
+    @cached_property
+    def length(self) -> Tensor:
+        """``[B]`` tokens of each graph."""
+        return self.ptr.diff()
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of the largest graph."""
+        return int(self.length.max()) if self.num_graphs else 0
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """``[N]`` graph of each token."""
+        graphs = torch.arange(self.num_graphs, device=self.ptr.device)
+        return torch.repeat_interleave(graphs, self.ptr.diff(), output_size=self.num_tokens)
+
+    @cached_property
+    def rank(self) -> Tensor:
+        """``[N]`` place of each token in the reading order of its graph, from 0."""
+        place = torch.arange(self.num_tokens, device=self.ptr.device) - self.ptr[self.batch]
+        return place if self._order is None else torch.empty_like(place).index_copy_(0, self._order, place)
+
+    @cached_property
+    def _slot(self) -> Tensor:
+        return self.batch * self.max_length + self.rank
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """``[B, L]`` True where a padded matrix holds a token."""
+        return torch.arange(self.max_length, device=self.ptr.device) < self.length[:, None]
+
+    @cached_property
+    def is_rectangular(self) -> bool:
+        """All graphs have one size and are read as they stand: padding is a view."""
+        return self._order is None and self.num_tokens == self.num_graphs * self.max_length
+
+    def sequence(self, x: Tensor) -> Tensor:
+        """Rows in reading order, graph after graph; ``ptr`` says where each begins."""
+        return x if self._order is None else x.index_select(0, self._order)
+
+    def restore(self, h: Tensor) -> Tensor:
+        """Rows in reading order back in the order of the nodes."""
+        return h if self._order is None else torch.empty_like(h).index_copy(0, self._order, h)
+
+    def previous(self, h: Tensor) -> Tensor:
+        """For rows in reading order, the row before each in its graph; zeros for the first."""
+        moved = torch.cat([h.new_zeros(1, *h.shape[1:]), h[:-1]]) if h.size(0) else h
+        first = torch.zeros(self.num_tokens + 1, dtype=torch.bool, device=h.device).index_fill_(0, self.ptr, True)
+        return moved.masked_fill(first[:-1].view(-1, *[1] * (h.dim() - 1)), 0)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """``[N, ...]`` to ``[B, L, ...]`` in reading order: L is the largest graph, zeros fill the others."""
+        shape = (self.num_graphs, self.max_length, *x.shape[1:])
+        if self.is_rectangular:
+            return x.reshape(shape)
+        return x.new_zeros(shape[0] * shape[1], *x.shape[1:]).index_copy(0, self._slot, x).view(shape)
+
+    def unpad(self, h: Tensor) -> Tensor:
+        """``[B, L, ...]`` back to ``[N, ...]`` in the order of the nodes."""
+        rows = h.reshape(-1, *h.shape[2:])
+        return rows if self.is_rectangular else rows.index_select(0, self._slot)
+
+    def last(self, x: Tensor) -> Tensor:
+        """``[B, ...]`` the row of each graph's last token, zeros for a graph without tokens."""
+        rows = torch.cat([self.sequence(x), x.new_zeros(1, *x.shape[1:])])
+        return rows[torch.where(self.length > 0, self.ptr[1:] - 1, self.num_tokens)]
+
+    def mean(self, x: Tensor) -> Tensor:
+        """``[B, ...]`` mean over each graph's tokens, zeros for a graph without tokens."""
+        total = x.new_zeros(self.num_graphs, *x.shape[1:]).index_add(0, self.batch, x)
+        return total / self.length.clamp(min=1).view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(graphs={self.num_graphs}, tokens={self.num_tokens}, longest={self.max_length})"

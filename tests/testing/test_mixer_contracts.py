@@ -1,0 +1,119 @@
+"""Every public mixer keeps its contract, and the contract suite catches mixers that do not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphkit.nn
+from graphkit.nn import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenMixer
+from graphkit.ops import TokenLayout, linear_scan
+from graphkit.testing import MIXER_CHECKS, check_token_mixer
+
+Make = Callable[[], TokenMixer]
+TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
+    MeanMixer: {"mean": (lambda: MeanMixer(4), {})},
+    GatedLinearAttention: {
+        "one direction": (lambda: GatedLinearAttention(8, 2), {}),
+        "both": (lambda: GatedLinearAttention(8, 2, bidirectional=True, init="xavier_small"), {}),
+    },
+    SelectiveSSM: {
+        "forwards": (lambda: SelectiveSSM(4, d_state=3), {}),
+        "backwards": (lambda: SelectiveSSM(4, d_state=3, d_conv=1, reverse=True), {}),
+    },
+    BiMamba: {"both": (lambda: BiMamba(4, d_state=3), {})},
+}
+CASES = [(kind, name) for kind, rows in TABLE.items() for name in rows]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES, ids=[f"{kind.__name__}-{name}" for kind, name in CASES])
+def test_contract(kind, name):
+    make, options = TABLE[kind][name]
+    checked = check_token_mixer(make, **options)
+    assert {"padding", "isolation", "gradcheck"} <= {*checked}
+
+
+def test_every_public_mixer_is_here():
+    public = {
+        value
+        for value in vars(graphkit.nn).values()
+        if inspect.isclass(value) and issubclass(value, TokenMixer) and value is not TokenMixer
+    }
+    assert public == {*TABLE}
+
+
+class Broken(TokenMixer):
+    """Mean of the tokens read so far, with a fault."""
+
+    causal = True
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.fault = 4, 4, fault
+        self.lin = nn.Linear(4, 4)
+
+    def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        if self.fault == "isolation":
+            return self.lin(x + x.mean(0))
+        if self.fault == "causality":
+            return self.lin(x + tokens.mean(x)[tokens.batch])
+        if self.fault == "relabelling":
+            h = linear_scan(torch.ones_like(x), x, tokens.ptr)
+            return self.lin(h)
+        if self.fault == "padding":
+            return self.lin(x) * tokens.max_length
+        if self.fault == "inputs_unchanged":
+            x += 1
+            x -= 1
+        h = tokens.restore(linear_scan(torch.ones_like(x), tokens.sequence(x), tokens.ptr))
+        if self.fault == "reach":
+            h = x
+        if self.fault == "gradients":
+            h = h.detach()
+        if self.fault == "gradcheck":
+            h = h + x.detach() * x
+        if self.fault == "deterministic":
+            h = h + torch.rand(())
+        return self.lin(h)
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.fault != "streaming":
+            raise NotImplementedError
+        return self.lin(x), x
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("isolation", {"padding", "separate_graphs", "isolation"}),
+        ("causality", {"causality"}),
+        ("relabelling", {"relabelling"}),
+        ("padding", {"padding", "separate_graphs"}),
+        ("reach", {"reach"}),
+        ("gradients", {"reach", "gradients"}),
+        ("gradcheck", {"gradcheck"}),
+        ("deterministic", {"dtype", "padding", "deterministic"}),
+        ("streaming", {"streaming"}),
+    ],
+)
+def test_a_fault_is_found(fault, found):
+    with pytest.raises(AssertionError, match="|".join(f"check '{name}'" for name in sorted(found))):
+        check_token_mixer(lambda: Broken(fault))
+
+
+def test_without_a_fault_nothing_is_found():
+    assert "streaming" not in check_token_mixer(lambda: Broken(""))
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="skip must name"):
+        check_token_mixer(lambda: MeanMixer(4), skip=["speed"])
+    with pytest.raises(ValueError, match="lengths must be"):
+        check_token_mixer(lambda: MeanMixer(4), lengths=[4])
+    assert "reach" not in check_token_mixer(lambda: MeanMixer(4), skip=["reach"])
+    assert len({*MIXER_CHECKS}) == len(MIXER_CHECKS)
