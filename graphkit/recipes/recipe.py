@@ -36,7 +36,8 @@ class Recipe:
 
     Args:
         key: its row in ``papers.toml``.
-        config: dataclass of hyperparameters; has a field ``dataset``. Its field docstrings are the ``--help``.
+        config: dataclass of hyperparameters; has a field ``dataset``, and a property ``label`` if more than that
+            names the data, such as an attack on it. Its field docstrings are the ``--help``.
         settings: for each dataset, the fields that differ from the class's defaults.
         fast: fields of a smoke run of seconds.
         models: the models of the table, in order.

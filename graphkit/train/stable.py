@@ -32,7 +32,8 @@ class StableContrastTask(Task):
     :class:`~graphkit.transforms.prune.JaccardPrune` leaves edges out; each view has a random part of them back
     (:func:`~graphkit.transforms.prune.random_recover`), drawn once. An epoch is one step, with an order of the
     negatives of its own. There is nothing to validate on: the metric is the training loss of the epoch with its sign
-    turned, so that ``patience`` stops when the loss falls no more.
+    turned, so that ``patience`` stops when the loss falls no more; the weights after the step of the least loss are
+    kept.
 
     Args:
         data: undirected graph with ``x`` ``[N, F]`` and ``edge_index`` ``[2, E]``, both directions of every edge.
@@ -50,7 +51,7 @@ class StableContrastTask(Task):
         >>> from graphkit.datasets import load
         >>> from torch_geometric.transforms import ToUndirected
         >>> StableContrastTask(ToUndirected()(load("pyimports").data))
-        StableContrastTask(nodes=4933, features=512, edges=53600, kept=46614, views=2)
+        StableContrastTask(nodes=4933, features=512, edges=53600, kept=38468, views=2)
     """
 
     monitor = "NegativeLoss"
