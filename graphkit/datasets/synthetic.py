@@ -234,3 +234,105 @@ def _stream(src: np.ndarray, dst: np.ndarray, num_nodes: int, msg: np.ndarray | 
         None if msg is None else torch.from_numpy(msg).float(),
         num_nodes=num_nodes,
     )
+
+
+# Graphs from graphons -------------------------------------------------------------------------------------------------
+# A graphon gives the probability of an edge between two places in [0, 1]. These are step functions, or nearly.
+
+
+def bernoulli_graph(probability: torch.Tensor, generator: torch.Generator | None = None) -> Data:
+    """Each pair of nodes is an edge with its own probability, independently.
+
+    Args:
+        probability: ``[n, n]``, symmetric; the diagonal does not count.
+        generator: source of randomness; torch's global one if None.
+
+    Returns:
+        A graph with ``edge_index`` ``[2, E]`` in both directions and ``num_nodes``, made in O(n²).
+
+    Example:
+        >>> bernoulli_graph(torch.ones(3, 3)).edge_index.tolist()
+        [[0, 0, 1, 1, 2, 2], [1, 2, 0, 2, 0, 1]]
+    """
+    drawn = torch.rand(probability.shape, generator=generator, dtype=torch.float64) < probability
+    drawn = drawn.triu(1)
+    return Data(edge_index=(drawn | drawn.t()).nonzero().t().contiguous(), num_nodes=len(probability))
+
+
+def _blocks(first: float, values: list[list[float]]) -> np.ndarray:
+    """Two blocks, the first of which has the share ``first`` of the places, on a grid of 100."""
+    label = (np.arange(100) >= round(100 * first)).astype(int)
+    return np.array(values)[label][:, label]
+
+
+def _power(exponent: float) -> np.ndarray:
+    """Degrees that fall off as a power, and nothing else."""
+    weight = (np.arange(100) / 100 + 0.05) ** -exponent
+    return np.outer(weight, weight)
+
+
+def _unit(shape: np.ndarray) -> np.ndarray:
+    """The same shape with mean 1, places in the order of descending degree."""
+    order = np.argsort(-shape.mean(1), kind="stable")
+    return shape[np.ix_(order, order)] / shape.mean()
+
+
+# A dense core, two communities, two sides without edges within, degrees by a power law.
+_CORE = _unit(_blocks(0.3, [[3.6, 0.9], [0.9, 0.6]]))
+_COMMUNITIES = _unit(_blocks(0.35, [[4.5, 0.15], [0.15, 0.8]]))
+_BIPARTITE = _unit(_blocks(0.35, [[0.1, 2.0], [2.0, 0.1]]))
+_POWER = _unit(_power(0.6))
+
+#: Domains of :func:`graphon_domains`: name, and the graphon's shape and density. The first four are sources.
+GRAPHON_DOMAINS = {
+    "core": (_CORE, 0.2),
+    "communities": (_COMMUNITIES, 0.2),
+    "bipartite": (_BIPARTITE, 0.2),
+    "power": (_POWER, 0.2),
+    "sparse core": (_CORE, 0.17),
+    "other communities": (_COMMUNITIES, 0.2),
+    "dense bipartite": (_BIPARTITE, 0.23),
+    "other power": (_POWER, 0.2),
+    "core and communities": (_unit(0.6 * _CORE + 0.4 * _COMMUNITIES), 0.18),
+    "bipartite and power": (_unit(0.6 * _BIPARTITE + 0.4 * _POWER), 0.22),
+}
+GRAPHON_SOURCES = 4
+
+
+def graphon_domains(num_graphs: int = 240, seed: int = 0) -> list[Data]:
+    """Domains of graphs whose generators are known: four to pre-train on, six to go to, of which four have the shape of
+    a source and two are mixtures.
+
+    A graph of 30 to 60 nodes is drawn from the graphon ``density * (1 + s * (shape - 1))``, where its strength ``s`` is
+    uniform in [0.3, 1]. In targets the label says whether ``s`` is above the middle: what there is to learn is how
+    strongly a graph has the structure of its domain. Sources have no labels (-1). The expected density depends neither on
+    the strength nor, among the sources, on the domain.
+
+    Args:
+        num_graphs: graphs of each domain.
+        seed: another seed, other graphs.
+
+    Returns:
+        Graphs with ``edge_index``, ``num_nodes``, ``y`` ``[1]`` and ``domain`` ``[1]``, the place in ``GRAPHON_DOMAINS``.
+
+    Raises:
+        ValueError: ``num_graphs`` < 1.
+
+    Example:
+        >>> graphs = graphon_domains(num_graphs=2)
+        >>> [int(graph.domain) for graph in graphs[:5]], int(graphs[0].y)
+        ([0, 0, 1, 1, 2], -1)
+    """
+    check_int(num_graphs, "num_graphs", 1)
+    rng = np.random.default_rng(check_int(seed, "seed", 0))
+    generator = torch.Generator().manual_seed(seed)
+    graphs = []
+    for number, (shape, density) in enumerate(GRAPHON_DOMAINS.values()):
+        for _ in range(num_graphs):
+            strength, place = rng.uniform(0.3, 1), rng.integers(len(shape), size=rng.integers(30, 61))
+            values = (density * (1 + strength * (shape - 1))).clip(0, 1)
+            graph = bernoulli_graph(torch.from_numpy(values[np.ix_(place, place)]), generator)
+            graph.y = torch.tensor([-1 if number < GRAPHON_SOURCES else int(strength > 0.65)])
+            graph.domain = torch.tensor([number])
+            graphs.append(graph)
+    return graphs
