@@ -70,6 +70,7 @@ class Record:
     note: str = ""
     fast: bool = False
     headline: list[str] = field(default_factory=list)
+    tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     def main_rows(self) -> list[Row]:
         """The test rows of the monitored metric, of those in ``headline``, and of any other that the paper gives."""
@@ -128,7 +129,7 @@ def _check(record: Record) -> None:
 
     for name in ("key", "dataset", "protocol", "command", "monitor", "commit", "created", "hardware", "note"):
         demand(isinstance(getattr(record, name), str), f"{name} is no text")
-    for name in ("config", "versions", "curves", "histograms"):
+    for name in ("config", "versions", "curves", "histograms", "tables"):
         demand(isinstance(getattr(record, name), dict), f"{name} is no table")
     demand(bool(record.rows), "it has no rows")
     for row in record.rows:

@@ -131,6 +131,8 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
             ]
         if outcomes[0]["histogram"]:
             record.histograms[model] = outcomes[0]["histogram"]
+        if outcomes[0].get("table"):
+            record.tables[model] = outcomes[0]["table"]
         main = next(
             row for row in record.rows if (row.model, row.metric) == (model, record.monitor) and row.split == "test"
         )
@@ -192,6 +194,7 @@ def _run_one(
         "best": result.best,
         "history": result.history,
         "histogram": experiment.task.histogram(experiment.model),
+        "table": experiment.task.table(experiment.model),
         "parameters": experiment.num_parameters(),
         "seconds": round(sum(seconds), 3),
         "peak_mb": peak_mb(),

@@ -68,6 +68,10 @@ class Task(ABC):
         """Bin edges and shares of test scores by class, for a plot; empty if the task has none."""
         return {}
 
+    def table(self, model: nn.Module) -> dict[str, list[Any]]:
+        """Columns of equal length that belong to the result, such as a line a pair of graphs; empty if there are none."""
+        return {}
+
 
 def score_histogram(pos: Tensor, neg: Tensor) -> dict[str, list[float]]:
     """Bin edges, and the shares of true links' and non-links' scores in each bin."""
