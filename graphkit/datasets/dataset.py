@@ -52,6 +52,9 @@ PROTOCOLS = {
     "random": Protocol("node", "48/32/20 % of each class; by seed"),
     "random-10": Protocol("node", "10/10/80 % of each class; by seed"),
     "folds": Protocol("graph", "ten stratified folds; seed i tests on fold i mod 10, validates on the next"),
+    "few-shot": Protocol(
+        "graph", "10 training and 10 validation graphs of each class of each domain, the rest for test; by seed"
+    ),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),
     "inductive": Protocol(

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from graphkit.datasets import robustness
 from graphkit.datasets.cache import cached
 from graphkit.datasets.dataset import Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.events import EventStream
 from graphkit.datasets.ogb import load_ogb, ogb_folder
-from graphkit.datasets.pyg import read_pyg
-from graphkit.datasets.splits import IndexSplit, mask_split
-from graphkit.datasets.synthetic import triadic_closure_stream
+from graphkit.datasets.pyg import Graphs, read_pyg
+from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
+from graphkit.datasets.synthetic import graphon_domains, triadic_closure_stream
 from graphkit.datasets.tgb import TGB, load_tgb
 from graphkit.utils.checks import nearest
 from graphkit.utils.io import data_root
@@ -117,6 +119,19 @@ def _tgb(facts: DatasetInfo, root: Path) -> Dataset:
 
 def _triadic_closure(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=triadic_closure_stream())
+
+
+def _graphon_domains(facts: DatasetInfo, root: Path) -> Dataset:
+    data_list = graphon_domains()
+    label, domain = (torch.cat([graph[key] for graph in data_list]) for key in ("y", "domain"))
+    # Classes of different domains are different classes, and graphs of sources are in none.
+    classes = torch.where(label < 0, -1, 2 * domain + label)
+
+    def few_shot(seed: int) -> IndexSplit:
+        return per_class_split(classes, 10, 10, seed)
+
+    graphs = Graphs(*Graphs.collate(data_list), facts.name)
+    return Dataset(facts, graphs=graphs, splitters={"few-shot": few_shot})
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
@@ -252,6 +267,15 @@ _register(
     protocols=("time", "inductive"),
     licence="MIT",
     source="drawn at random; friends of friends meet",
+    origin="built",
+)
+_register(
+    _graphon_domains,
+    ("graphon-domains", "", 45, 202, 0, 2, 2400),
+    metric="accuracy",
+    protocols=("few-shot",),
+    licence="MIT",
+    source="drawn at random from known graphons",
     origin="built",
 )
 

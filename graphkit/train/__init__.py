@@ -21,6 +21,7 @@ from graphkit.train.experiment import Experiment
 from graphkit.train.linear_probe import ProbeResult, linear_probe
 from graphkit.train.stable import STABLE, StableContrastTask
 from graphkit.train.tasks import (
+    GraphClassificationTask,
     LinkPredictionTask,
     NodeClassificationTask,
     Task,
@@ -46,6 +47,7 @@ __all__ = [
     "ConsistencyTask",
     "Experiment",
     "FitResult",
+    "GraphClassificationTask",
     "GraphTokenizerTask",
     "LinkPredictionTask",
     "LocalAugmentation",

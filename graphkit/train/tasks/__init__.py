@@ -1,5 +1,6 @@
 """Kinds of problems: each owns its split, loss and metrics."""
 
+from graphkit.train.tasks.graph_classification import GraphClassificationTask
 from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.task import Task
@@ -8,6 +9,7 @@ from graphkit.train.tasks.temporal_node_classification import TemporalNodeClassi
 from graphkit.train.tasks.temporal_node_property import TemporalNodePropertyTask
 
 __all__ = [
+    "GraphClassificationTask",
     "LinkPredictionTask",
     "NodeClassificationTask",
     "Task",
