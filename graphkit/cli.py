@@ -1,4 +1,4 @@
-"""The command line: graphkit run | papers | datasets | bench | report."""
+"""The command line: graphkit run | papers | datasets | advise | bench | report."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ usage: graphkit COMMAND ...
   run KEY        train a recipe's models and write table, record and plot
   papers [KEY]   list the systems in scope and what stands of each
   datasets       list the datasets and which are on disk
+  advise         say whether pre-training on some datasets can help on another
   bench [NAME]   measure a kernel or model against its best alternative
   report         make one HTML page of all result records
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": _run,
         "papers": _papers,
         "datasets": _datasets,
+        "advise": _advise,
         "bench": _bench,
         "report": _report,
     }
@@ -193,6 +195,43 @@ def _datasets(words: list[str]) -> None:
 
     options = _parse(DatasetsOptions, "graphkit datasets", "The datasets and whether they are on disk.", words)
     print_datasets(options.root)
+
+
+@dataclass
+class AdviseOptions:
+    """Say whether pre-training on some datasets can help on another one, before training."""
+
+    pretrain: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+    """Datasets to pre-train on; `graphkit datasets` lists them."""
+    downstream: Annotated[str, tyro.conf.arg(metavar="NAME")]
+    """The dataset that pre-training is for."""
+    root: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of the datasets; $GRAPHKIT_ROOT if not given."""
+    graphs: int = 1000
+    """Most graphs of each dataset; ego-nets of nodes drawn at random where it is one large graph."""
+    num_hops: int = 2
+    """How far ego-nets reach."""
+    max_nodes: int = 1000
+    """Ego-nets of more nodes are left out."""
+    resolution: int = 32
+    """Squares a side of the graphons."""
+    seed: int = 0
+    """Which graphs are drawn."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "advise.png"
+    """The plot: .png, .svg or .pdf."""
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show the traceback of an error."""
+
+
+def _advise(words: list[str]) -> None:
+    text = (
+        "Feasibility of pre-training from W2PGNN: how well graphs like those of the datasets could have been the graphs "
+        "of another one.\n\nExample: graphkit advise --pretrain pyimports --downstream digits"
+    )
+    options = _parse(AdviseOptions, "graphkit advise", text, words)
+    from graphkit.bench.advise import advise
+
+    advise(**{name: value for name, value in vars(options).items() if name != "debug"})
 
 
 def _bench(words: list[str]) -> None:
