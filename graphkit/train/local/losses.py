@@ -72,7 +72,12 @@ def virtual_node_logits(h: Tensor, real_mask: Tensor, tau: float = 1.0) -> Tenso
     check_range(tau, "tau", 0, low_open=True)
     if real_mask.shape != (h.size(0),):
         raise ValueError(f"real_mask must hold {h.size(0)} values, one a node (got {list(real_mask.shape)})")
-    return h[real_mask] @ h[~real_mask].t() / tau
+    return class_logits(h[real_mask], h[~real_mask], tau)
+
+
+def class_logits(real: Tensor, virtual: Tensor, tau: float) -> Tensor:
+    """``[n, C]`` logits of vectors ``[n, H]`` of nodes from those of the virtual nodes ``[C, H]``."""
+    return real @ virtual.t() / tau
 
 
 def link_logit(product: Tensor, objective: str, theta: float = 2.0) -> Tensor:

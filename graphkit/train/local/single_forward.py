@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from graphkit.datasets.splits import IndexSplit
 from graphkit.nn import ForwardStack
 from graphkit.train.local.local_task import LocalNodeTask
-from graphkit.train.local.losses import virtual_node_logits
+from graphkit.train.local.losses import class_logits
 from graphkit.transforms import ClassVirtualNodes
 from graphkit.utils.checks import check_range
 
@@ -72,7 +72,7 @@ class SingleForwardTask(LocalNodeTask):
         self.num_virtual = self.num_classes
         self.num_nodes += self.num_virtual
         self.x, self.edge_index = augmented.x, augmented.edge_index
-        self.real_mask, self.virtual_index = augmented.real_mask, augmented.virtual_index
+        self.virtual_index = augmented.virtual_index
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         stack = self.stack(model)
@@ -82,7 +82,7 @@ class SingleForwardTask(LocalNodeTask):
     def layer_logits(self, h: Tensor) -> Tensor:
         """``[n, C]`` logits of real nodes from the vectors ``[n + C, H]`` of these and of the virtual nodes."""
         real = h.size(0) - self.num_virtual
-        return virtual_node_logits(h, torch.arange(h.size(0), device=h.device) < real, self.tau)
+        return class_logits(h[:real], h[real:], self.tau)
 
     def constant(self, stack: ForwardStack) -> tuple[Tensor, dict[str, Any]]:
         """What does not depend on the last layer's weights: class scores of the layers below, and its own input."""
@@ -118,5 +118,5 @@ class SingleForwardTask(LocalNodeTask):
 
     def to(self, device: torch.device | str) -> SingleForwardTask:
         super().to(device)
-        self.real_mask, self.virtual_index = self.real_mask.to(device), self.virtual_index.to(device)
+        self.virtual_index = self.virtual_index.to(device)
         return self
