@@ -42,6 +42,7 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
 }
 _NOT_NEGATIVE = ("sigmoid", "softplus", "relu", "relu6")
+_OPERATIONS = ("attention", "aggregation", "activation")
 #: Tensors of a block that have a format each.
 WEIGHTS = ("linear", "attention", "shortcut")
 ACTIVATIONS = ("input", "hidden", "coefficients", "aggregated", "output")
@@ -219,7 +220,7 @@ def check_space(block: Space, place: int, name: str = "space") -> None:
                     raise ValueError(f"{decision} must be FIXi.f or fp32, since it is no weight (got {option!r})")
             else:
                 check_int(option, decision, 1)
-    missing = [decision for decision in ("width", "heads", *AGGREGATED_BY, *formats[3:6]) if decision not in block]
+    missing = [decision for decision in ("width", "heads", *_OPERATIONS, *formats[3:6]) if decision not in block]
     wanted = [decision for decision in ("format.linear", "format.attention") if decision not in block]
     wanted += ["format.shortcut"] * (any(j in block for j in earlier) and "format.shortcut" not in block)
     if missing or wanted:
@@ -231,9 +232,6 @@ def check_space(block: Space, place: int, name: str = "space") -> None:
             "heads must divide the largest of them, and every width or be a multiple of it (got heads "
             f"{tuple(block['heads'])} and widths {tuple(block['width'])})"
         )
-
-
-AGGREGATED_BY = ("attention", "aggregation", "activation")
 
 
 class LPGNNBlock(nn.Module):
