@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,9 @@ class AdjacencyBounds:
     upper: Tensor
     budget: Tensor
     undirected: bool
-    _halves: dict[torch.dtype, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._halves: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     @property
     def edge_index(self) -> Tensor:

@@ -20,6 +20,7 @@ from graphkit.nn import (
 )
 from graphkit.nn.bounds import induced_index
 from graphkit.ops import NeighborIndex
+from graphkit.utils.describe import describe
 
 DOUBLE = torch.float64
 PATH = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
@@ -296,8 +297,12 @@ def test_induced_bounds_are_those_of_the_sub_graph() -> None:
     assert induced_index(index, nodes[:0]).num_edges == 0
 
 
-def test_bounds_stay_on_their_device() -> None:
+def test_bounds_stay_as_they_are() -> None:
     bounds = adjacency_bounds(PATH, 3, drop_rate=0.5)
+    before = describe(bounds)
+    middle, half = bounds.halves(torch.float32)
+    torch.testing.assert_close((middle + half).double(), bounds.upper)
+    assert describe(bounds) == before  # a run that is resumed is compared by this
     assert isinstance(bounds, AdjacencyBounds)
     assert bounds.to("cpu") is bounds
     assert bounds.edge_index.tolist() == [[0, 1, 0, 1, 2, 1, 2], [0, 0, 1, 1, 1, 2, 2]]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphkit.train.contrastive.grace import GRACE
 from graphkit.train.contrastive.info_nce import info_nce
@@ -35,8 +34,10 @@ class COSTA(GRACE):
         0
     """
 
-    def __init__(self, *arguments: Any, ratio: float = 0.5, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self, encoder: nn.Module, hidden_channels: int, proj_channels: int, tau: float = 0.5, ratio: float = 0.5
+    ) -> None:
+        super().__init__(encoder, hidden_channels, proj_channels, tau)
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must be in (0, 1] (got {ratio})")
         self.ratio = ratio

@@ -178,7 +178,10 @@ class ContrastiveTask(NodeClassificationTask):
     def _inputs(self, model: nn.Module, view: Data) -> tuple[Any, NeighborIndex | Tensor]:
         """Features and graph of a view as the model takes them."""
         assert view.edge_index is not None
-        x = self.features(model) if view.x is self.x else view.x
+        x = self.features(model)
+        if view.x is not self.x:
+            assert view.x is not None
+            x = view.x.to(x.dtype)
         if getattr(model, "takes_index", False):
             # Node i hears from the sources of its edges.
             return x, NeighborIndex(view.edge_index.flip(0), self.num_nodes)
