@@ -5,21 +5,41 @@ from graphkit.transforms.class_virtual_nodes import ClassVirtualNodes
 from graphkit.transforms.edge_drop import AdaptiveEdgeDrop, BudgetedEdgeDrop, EdgeDrop, edge_budget, node_centrality
 from graphkit.transforms.prune import CosinePrune, JaccardPrune, random_recover
 from graphkit.transforms.similar_edges import add_similar_edges
+from graphkit.transforms.sort_tokens import SortTokens
+from graphkit.transforms.tokenize import (
+    EventTokens,
+    HopTokens,
+    ImageTokens,
+    PPRTokens,
+    RandomWalkTokens,
+    SequenceTokens,
+    SeriesTokens,
+    TableTokens,
+)
 from graphkit.transforms.undirected import undirected_edges
 
 __all__ = [
     "AdaptiveEdgeDrop",
     "BudgetedEdgeDrop",
     "ClassVirtualNodes",
-    "EdgeDrop",
-    "edge_budget",
-    "node_centrality",
     "CosinePrune",
     "DICEAttack",
+    "EdgeDrop",
+    "EventTokens",
+    "HopTokens",
+    "ImageTokens",
     "JaccardPrune",
+    "PPRTokens",
     "PRBCDPoison",
     "RandomEdgeAttack",
+    "RandomWalkTokens",
+    "SequenceTokens",
+    "SeriesTokens",
+    "SortTokens",
+    "TableTokens",
     "add_similar_edges",
+    "edge_budget",
+    "node_centrality",
     "random_recover",
     "undirected_edges",
 ]
