@@ -60,7 +60,7 @@ class Released(nn.Module):
         return scale[:, None] * looped * scale
 
     def encode(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        return self.model.act(adjacency @ (x @ self.model.linear.weight.t()) + self.model.bias)
+        return F.prelu(adjacency @ (x @ self.model.linear.weight.t()) + self.model.bias, self.model.slope)
 
     def loss(self, order: Tensor) -> Tensor:
         model = self.model

@@ -47,7 +47,7 @@ def dense_encoder(made: StableContrast, x: Tensor, edges: Tensor) -> Tensor:
     looped = adjacency + made.beta * torch.eye(x.size(0), dtype=DOUBLE)
     scale = looped.sum(1).rsqrt()
     spread = (scale[:, None] * looped * scale) @ x @ made.linear.weight.t() + made.bias
-    return torch.where(spread > 0, spread, made.act.weight * spread)
+    return torch.where(spread > 0, spread, made.slope * spread)
 
 
 def dense_loss(made: StableContrast, x: Tensor, pruned: Tensor, several: list[Tensor], order: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class StableContrast(nn.Module):
         self.fuse = check_choice(fuse, "fuse", FUSIONS)
         self.linear = SparseLinear(in_channels, embed_channels, bias=False)
         self.bias = nn.Parameter(torch.empty(embed_channels))
-        self.act = nn.PReLU()
+        self.slope = nn.Parameter(torch.empty(1))
         self.bilinear = nn.Linear(embed_channels, embed_channels, bias=False)
         self.offset = nn.Parameter(torch.empty(1))
         self.reset_parameters()
@@ -84,7 +84,7 @@ class StableContrast(nn.Module):
         nn.init.xavier_uniform_(self.bilinear.weight)
         nn.init.zeros_(self.bias)
         nn.init.zeros_(self.offset)
-        nn.init.constant_(self.act.weight, 0.25)
+        nn.init.constant_(self.slope, 0.25)
 
     def forward(
         self,
@@ -130,7 +130,9 @@ class StableContrast(nn.Module):
 
     def _spread(self, product: Tensor, graph: NeighborIndex | Tensor) -> Tensor:
         # A + beta I is beta (A / beta + I), and beta cancels in the normalised matrix.
-        return self.act(propagate(product, graph, "gcn", 1 / self.beta) + self.bias)
+        out = propagate(product, graph, "gcn", 1 / self.beta) + self.bias
+        # PReLU, whose own kernel takes a CPU several times as long.
+        return torch.lerp(out.relu(), out, self.slope)
 
     def __repr__(self) -> str:
         sizes = f"{self.in_channels}, {self.embed_channels}, beta={self.beta}, num_views={self.num_views}"
