@@ -14,6 +14,7 @@ from graphkit.nn.models.grand import GRAND, GRANDPropagation
 from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
 from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugmented
 from graphkit.nn.models.neighbor_cvae import NeighborCVAE
+from graphkit.nn.models.token_model import SwiGLU, TokenModel
 from graphkit.nn.temporal import (
     NAT,
     APANEncoder,
@@ -40,6 +41,8 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
+    "SwiGLU",
+    "TokenModel",
     "BiMamba",
     "GatedLinearAttention",
     "MeanMixer",

@@ -284,13 +284,13 @@ TABLE: dict[type, list[Row]] = {
         ),
     ],
 }
-# Models of event streams and token mixers have contracts of their own: test_temporal_contracts, test_mixer_contracts.
+# Models of event streams and of tokens have contracts of their own: test_temporal_contracts, test_mixer_contracts.
 PUBLIC = {
     name: value
     for name in graphkit.nn.__all__
     if inspect.isclass(value := getattr(graphkit.nn, name))
     and issubclass(value, nn.Module)
-    and not value.__module__.startswith(("graphkit.nn.temporal", "graphkit.nn.mixer"))
+    and not value.__module__.startswith(("graphkit.nn.temporal", "graphkit.nn.mixer", "graphkit.nn.models.token_model"))
 }
 
 

@@ -1,0 +1,115 @@
+"""Every tokenizer through every mixer to every head; generation token by token; wrong input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data, TemporalData
+
+from graphkit.nn import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenMixer, TokenModel
+from graphkit.ops import TokenLayout
+from graphkit.transforms import (
+    EventTokens,
+    HopTokens,
+    ImageTokens,
+    PPRTokens,
+    RandomWalkTokens,
+    SequenceTokens,
+    SeriesTokens,
+    SortTokens,
+    TableTokens,
+)
+
+MIXERS: dict[str, Callable[[int], TokenMixer]] = {
+    "mean": MeanMixer,
+    "gla": lambda channels: GatedLinearAttention(channels, heads=2),
+    "bidirectional gla": lambda channels: GatedLinearAttention(channels, heads=2, bidirectional=True),
+    "mamba": lambda channels: SelectiveSSM(channels, d_state=2),
+    "bidirectional mamba": lambda channels: BiMamba(channels, d_state=2),
+}
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def ring() -> Data:
+    place = torch.arange(6)
+    after = (place + 1) % 6
+    return Data(x=random(6, 3), edge_index=torch.stack([torch.cat([place, after]), torch.cat([after, place])]))
+
+
+def two(tokenizer: Callable[[Data], Data], **fields: torch.Tensor) -> Data:
+    return Batch.from_data_list([tokenizer(Data(**fields)) for _ in range(2)])
+
+
+TOKENS: dict[str, Callable[[], Data]] = {
+    "image": lambda: two(ImageTokens(2), image=random(1, 4, 4)),
+    "sequence": lambda: two(SequenceTokens(), sequence=random(5, 2)),
+    "series": lambda: two(SeriesTokens(2), series=random(7, 2)),
+    "variables": lambda: two(SeriesTokens(by="variable"), series=random(7, 2)),
+    "table": lambda: two(TableTokens(), row=random(4)),
+    "events": lambda: EventTokens(3)(
+        TemporalData(src=torch.tensor([0, 1, 0, 0, 0]), dst=torch.arange(5), t=torch.arange(5))
+    ),
+    "hops": lambda: HopTokens(2)(ring()),
+    "pagerank": lambda: PPRTokens(2)(ring()),
+    "walks": lambda: RandomWalkTokens(2, 1)(ring()),
+    "nodes": lambda: SortTokens("degree")(ring()),
+}
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_every_tokenizer_goes_through_every_mixer_to_every_head(tokens):
+    data = TOKENS[tokens]()
+    layout = TokenLayout.of(data, data.num_nodes)
+    for name, mixer in MIXERS.items():
+        for head, rows in (("token", layout.num_tokens), ("mean", layout.num_graphs), ("last", layout.num_graphs)):
+            torch.manual_seed(0)
+            model = TokenModel(data.x.size(1), 8, 3, mixer, head=head, max_positions=8)
+            out = model(data.x, data)
+            assert out.shape == (rows, 3), (name, head)
+            out.sum().backward()
+            for part, weight in model.named_parameters():
+                assert weight.grad is not None, (name, head, part)
+                assert bool(torch.isfinite(weight.grad).all())
+
+
+@pytest.mark.parametrize("mixer", ["gla", "mamba"])
+def test_token_by_token_is_the_whole_sequence(mixer):
+    model = TokenModel(1, 8, 5, MIXERS[mixer], num_embeddings=5).double().eval()
+    ids = torch.tensor([0, 3, 1, 4, 4, 2])
+    whole, state = model(ids), None
+    for place in range(6):
+        out, state = model.step(ids[place : place + 1], state)
+        torch.testing.assert_close(out[0], whole[place])
+
+
+def test_a_causal_model_cannot_see_what_comes():
+    model = TokenModel(2, 8, 3, MIXERS["mamba"]).eval()
+    x = random(6, 2)
+    changed = x.clone()
+    changed[4:] = 0
+    torch.testing.assert_close(model(x)[:4], model(changed)[:4])
+    assert model.causal
+    assert not TokenModel(2, 8, 3, MIXERS["bidirectional mamba"]).causal
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: TokenModel(2, 8, 3, MeanMixer, head="node"), ValueError, "head must be one of"),
+        (lambda: TokenModel(2, 8, 3, lambda channels: MeanMixer(4)), ValueError, r"from 8 to 8 channels .got 4 to 4"),
+        (lambda: TokenModel(2, 8, 3, MeanMixer)(random(4, 3)), ValueError, r"x must have shape \[N, 2\]"),
+        (lambda: TokenModel(2, 8, 3, MeanMixer, max_positions=3)(random(4, 2)), ValueError, "max_positions=3"),
+        (lambda: TokenModel(1, 8, 3, MeanMixer, num_embeddings=3)(torch.tensor([0, 3])), IndexError, r"outside \[0, 3"),
+        (lambda: TokenModel(1, 8, 3, MeanMixer, num_embeddings=3)(random(2, 1)), ValueError, "a vector of ids"),
+        (lambda: TokenModel(2, 8, 3, BiMamba).step(random(1, 2)), ValueError, "step needs causal mixers"),
+        (lambda: GatedLinearAttention(8, heads=3), ValueError, "must be a multiple of heads=3"),
+    ],
+)
+def test_wrong_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
