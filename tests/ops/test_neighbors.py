@@ -52,6 +52,20 @@ def test_expand(graph, data) -> None:
     assert list(zip(batch.tolist(), neighbor.tolist(), strict=True)) == pairs
 
 
+@given(graphs(), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_copies_side_by_side(graph, copies) -> None:
+    edge_index, num_nodes = graph
+    repeated = NeighborIndex(*graph).repeat(copies)
+    everywhere = torch.cat([edge_index + copy * num_nodes for copy in range(copies)], 1)
+    expected = NeighborIndex(everywhere, copies * num_nodes)
+    assert repeated.num_nodes == expected.num_nodes
+    assert torch.equal(repeated.rowptr, expected.rowptr)
+    assert torch.equal(repeated.col, expected.col)
+    with pytest.raises(ValueError, match="copies must be >= 1"):
+        repeated.repeat(0)
+
+
 @given(graphs(), st.data())
 @settings(deadline=None, max_examples=60)
 def test_without(graph, data) -> None:

@@ -121,6 +121,17 @@ def test_the_command_runs_all_models(tmp_path, capsys) -> None:
     assert "lagnn on digits" in capsys.readouterr().out
 
 
+def test_models_of_a_run_share_the_generators_training(tmp_path, monkeypatch) -> None:
+    passes = []
+    batches = NeighborFeatureTask.batches
+    monkeypatch.setattr(
+        NeighborFeatureTask, "batches", lambda task, epoch: (passes.append(epoch), batches(task, epoch))[1]
+    )
+    words = ["run", "lagnn", "--fast", "--models", "LAGCN", "LAGAT", "--runs", "2", "--device", "cpu", "--quiet"]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 0
+    assert passes == [1, 2, 1, 2], "two epochs for each seed, whatever the number of models"
+
+
 def test_a_run_resumed_after_the_generator_is_the_same(tmp_path) -> None:
     words = ["run", "lagnn", "--fast", "--models", "LAGCN", "--device", "cpu", "--quiet", "--out"]
     values = []

@@ -168,6 +168,16 @@ def test_metrics_agree_with_scikit_learn(split: str, classes: int) -> None:
     assert found == pytest.approx({name: 100 * value for name, value in expected.items()}, abs=1e-3)
 
 
+def test_likelihood_is_largest_where_the_cross_entropy_is_least() -> None:
+    data = graph()
+    task, model = NodeClassificationTask(data, thirds(), ("Likelihood", "Accuracy")), Fixed(random_logits(3))
+    assert task.monitor == "Likelihood"
+    valid = task.split.valid
+    chosen = model.weight.detach().softmax(1)[valid, data.y[valid]]
+    expected = 100 * float(np.exp(np.log(chosen.numpy()).mean()))
+    assert task.evaluate(model, "valid")["Likelihood"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_auc_does_not_saturate_for_large_logits() -> None:
     data = graph(2)
     logits = torch.zeros(SIZE, 2)

@@ -49,7 +49,7 @@ def consistency_loss(probs: Tensor | Sequence[Tensor], temperature: float = 0.5,
 
     Example:
         >>> consistency_loss([torch.tensor([[0.8, 0.2]]), torch.tensor([[0.6, 0.4]])])
-        tensor(0.0619)
+        tensor(0.0620)
     """
     check_range(weight, "weight", 0)
     stacked = probs if isinstance(probs, Tensor) else torch.stack(list(probs))
