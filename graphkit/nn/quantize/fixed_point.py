@@ -223,7 +223,7 @@ class TernaryQuantizer(Quantizer):
         threshold = 0.7 * _mean(size)
         above = (size > threshold).to(x.dtype)
         scale = (size * above).sum() / above.sum().clamp(min=1)
-        return x.detach().sign() * (x.detach().abs() > threshold), scale, None
+        return torch.where(x.abs() > threshold, x.sign(), 0.0), scale, None
 
 
 def _holds(kind: torch.dtype, low: Tensor, high: Tensor) -> bool:

@@ -52,7 +52,7 @@ def straight_through_round(x: Tensor) -> Tensor:
 
     Example:
         >>> straight_through_round(torch.tensor([0.5, 1.5, -0.6]))
-        tensor([0., 2., -1.])
+        tensor([ 0.,  2., -1.])
     """
     return straight_through(x.round(), x)
 
