@@ -1,8 +1,17 @@
-"""Mini-batches: neighbours of nodes and of links, and events in order of time."""
+"""Mini-batches: neighbours of nodes and of links, events in order of time, whole graphs."""
 
 from graphkit.loader.event_loader import EventBatch, EventLoader
 from graphkit.loader.link_neighbor_loader import LinkNeighborLoader
 from graphkit.loader.neighbor_loader import NeighborLoader
 from graphkit.loader.neighbor_sampler import NeighborSampler
+from graphkit.loader.packed_graphs import GraphLoader, PackedGraphs
 
-__all__ = ["EventBatch", "EventLoader", "LinkNeighborLoader", "NeighborLoader", "NeighborSampler"]
+__all__ = [
+    "EventBatch",
+    "EventLoader",
+    "GraphLoader",
+    "LinkNeighborLoader",
+    "NeighborLoader",
+    "NeighborSampler",
+    "PackedGraphs",
+]
