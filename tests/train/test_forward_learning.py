@@ -691,6 +691,23 @@ def test_weights_that_change_are_noticed() -> None:
     assert not torch.equal(before, wanted)
 
 
+@pytest.mark.parametrize("kind", ["SF", "FF-LA", "FF-VN", "input"])
+def test_sparse_features(kind: str) -> None:
+    """Given as a sparse matrix, or found to be sparse, they are the same features."""
+    data, sparse = planted(), planted()
+    data.x = F.pad(data.x * (data.x > 1), (0, 20))
+    sparse.x = data.x.to_sparse_csr()
+    tasks = [node_task(kind, graph) for graph in (data, sparse)]
+    assert tasks[0].sparse_x.is_sparse_csr
+    stack = make_stack(tasks[0])
+    outs = [task.scores(stack, "test") for task in tasks]
+    assert torch.equal(*outs)
+    # Against the same task with dense features.
+    tasks[0].__dict__["sparse_x"] = tasks[0].x
+    tasks[0].to("cpu")
+    torch.testing.assert_close(tasks[0].scores(stack, "test"), outs[1], atol=1e-5, rtol=1e-4)
+
+
 def test_in_double_precision() -> None:
     for kind in LAYERWISE:
         task = make_task(kind)

@@ -19,7 +19,8 @@ from graphkit.train.tasks.task import Task
 class LocalTask(Task):
     """A task whose losses are those of single layers; the model is a :class:`~graphkit.nn.ForwardStack`.
 
-    Local losses bypass the wrapper that averages gradients among processes, so there must be one process.
+    Local losses bypass the wrapper that averages gradients among processes and lowers the precision, so there must be
+    one process, and the precision is that of the weights.
     """
 
     def batches(self, epoch: int) -> Iterator[Any]:
@@ -44,6 +45,8 @@ class LocalNodeTask(LocalTask, NodeClassificationTask):
         super().__init__(data, split, metrics, num_classes=num_classes)
         if self.x is None:
             raise ValueError("data must have x: labels enter beside the features (got none)")
+        if self.x.is_sparse_csr:
+            self.x = self.x.to_dense()  # for virtual nodes and labels beside it; ``sparse_x`` is sparse again
         if self.whole is not None:
             raise ValueError(f"split hides nodes while training, which {type(self).__name__} cannot; use another split")
         # The virtual node or label of a class that is never shown would never be learned.
