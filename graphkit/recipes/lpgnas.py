@@ -27,8 +27,15 @@ from graphkit.utils.checks import check_choice
 from graphkit.utils.seed import seed_everything
 
 BASELINES = ("GCN", "GAT", "SAGE", "JKNet")
-# Bits of weights and activations of a GAT: trained with them, or rounded after training.
-UNIFORM = {"GAT-W8A8": (8, 8), "GAT-W4A8": (4, 8), "GAT-W4A4": (4, 4), "GAT-W4A4-PTQ": (4, 4)}
+# Bits of weights and activations of a GAT: trained with them, or rounded after training (PTQ), the last one to a range
+# that does not follow the values.
+UNIFORM: dict[str, tuple[Any, Any]] = {
+    "GAT-W8A8": (8, 8),
+    "GAT-W4A8": (4, 8),
+    "GAT-W4A4": (4, 4),
+    "GAT-W4A4-PTQ": (4, 4),
+    "GAT-W4A4-fixed-PTQ": ("FIX1.3", "FIX2.2"),
+}
 # Weight of the sizes in the search.
 SEARCHED = {"LPGNAS-0": 0.0, "LPGNAS-0.01": 0.01, "LPGNAS-0.1": 0.1, "LPGNAS-1": 1.0}
 MODELS = (*BASELINES, *UNIFORM, "Random", *SEARCHED)

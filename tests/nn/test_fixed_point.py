@@ -240,9 +240,18 @@ def test_attention_coefficients_are_quantised() -> None:
     assert len(seen[0].unique()) <= 4
 
 
+def test_a_fixed_format_has_one_range_for_all() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight.data.copy_(torch.tensor([[0.06, -3.0], [0.4, 0.07]]))
+    out = uniform_quantize(layer, "FIX1.3", 32)(torch.eye(2))
+    assert out.t().tolist() == [[0, -1], [0.375, 0.125]]
+
+
 def test_bytes_of_a_uniform_model() -> None:
     model = GCNConv(10, 16)
     assert uniform_quantize(model, 32, 32).model_bytes() == 4 * (160 + 16)
+    assert uniform_quantize(model, "FIX1.3", "FIX2.2").model_bytes() == 80 + 64
+    assert uniform_quantize(model, "binary", 8).model_bytes() == 20 + 4 + 64
     # Half a byte a weight, a byte for the step of each of 16 rows, 4 for each bias.
     assert uniform_quantize(model, 4, 8).model_bytes() == 80 + 16 + 64
 
@@ -265,6 +274,7 @@ def test_bytes_of_a_uniform_model() -> None:
         (lambda: pack_bits(torch.tensor([8]), 3), ValueError, r"3 bits \(got 8 to 8\)"),
         (lambda: uniform_quantize(nn.Linear(2, 2), w_bits=1), ValueError, "w_bits must be from 2 to 24, or 32"),
         (lambda: uniform_quantize(nn.Linear(2, 2), a_bits=0), ValueError, r"a_bits must be .* \(got 0\)"),
+        (lambda: uniform_quantize(nn.Linear(2, 2), "FIX"), ValueError, "fp32, binary, ternary or FIXi.f"),
         (lambda: uniform_quantize(torch.relu), TypeError, "model must be a torch.nn.Module"),
         (lambda: uniform_quantize(GCNConv(-1, 4)), ValueError, "called once"),
     ],

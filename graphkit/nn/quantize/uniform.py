@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense import Linear
 
-from graphkit.nn.quantize.fixed_point import DynamicFixedPointQuantizer, FullPrecision, Quantizer
+from graphkit.nn.quantize.fixed_point import DynamicFixedPointQuantizer, FullPrecision, Quantizer, make_quantizer
 
 _LAYERS = (nn.Linear, Linear, MessagePassing)
 
 
-def uniform_quantize(model: nn.Module, w_bits: int = 4, a_bits: int = 8) -> UniformQuantizedModel:
+def uniform_quantize(model: nn.Module, w_bits: int | str = 4, a_bits: int | str = 8) -> UniformQuantizedModel:
     """Quantise any GNN of this library or of PyG: every weight to ``w_bits`` and every activation to ``a_bits``.
 
     4 bits for weights and 8 for activations are about the least that works without a search, as `"Learned Low Precision
@@ -34,12 +34,14 @@ def uniform_quantize(model: nn.Module, w_bits: int = 4, a_bits: int = 8) -> Unif
 
     Args:
         model: the network.
-        w_bits: bits of a weight, from 2; 32 for none.
-        a_bits: bits of an activation, from 2; 32 for none.
+        w_bits: bits of a weight, from 2; 32 for none. Or the name of a fixed format, such as ``"FIX1.3"``, with one
+            range for all tensors.
+        a_bits: the same for activations.
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: a number of bits out of range, or parameters that get their shape from the first input.
+        ValueError: a number of bits out of range, an unknown format, or parameters without a shape until the first
+            call.
 
     Example:
         >>> from torch_geometric.nn import GAT
@@ -53,7 +55,7 @@ def uniform_quantize(model: nn.Module, w_bits: int = 4, a_bits: int = 8) -> Unif
 class UniformQuantizedModel(nn.Module):
     """A model with quantised weights and activations; see :func:`uniform_quantize`."""
 
-    def __init__(self, model: nn.Module, w_bits: int, a_bits: int) -> None:
+    def __init__(self, model: nn.Module, w_bits: int | str, a_bits: int | str) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module (got {type(model).__name__})")
@@ -63,9 +65,9 @@ class UniformQuantizedModel(nn.Module):
                 f"model must have been called once, so that its parameters have shapes (got {lazy[0]} without)"
             )
         self.model = model
-        self.w_bits, self.a_bits = w_bits, a_bits
         self.weight_quantizer = _quantizer(w_bits, "w_bits", per_channel=True)
         self.activation_quantizer = _quantizer(a_bits, "a_bits", per_channel=False)
+        self.w_bits, self.a_bits = self.weight_quantizer.bits, self.activation_quantizer.bits
         self.takes_index = getattr(model, "takes_index", False)
 
     def reset_parameters(self) -> None:
@@ -80,9 +82,10 @@ class UniformQuantizedModel(nn.Module):
         return last["before"] if last and out is last["after"] else out
 
     def model_bytes(self) -> int:
-        """Bytes of the quantised weights, of their steps (a byte each), and of all else in full precision."""
+        """Bytes of the quantised weights, of their steps or scales, and of all else in full precision."""
         sizes = {name: weight.numel() * self.w_bits for name, weight in self._weights()}
-        steps = sum(8 * weight.size(0) for _, weight in self._weights()) if self.w_bits < 32 else 0
+        by_row = getattr(self.weight_quantizer, "per_channel", False)
+        steps = sum(self.weight_quantizer.scale_bits * (len(w) if by_row else 1) for _, w in self._weights())
         rest = sum(32 * p.numel() for name, p in self.model.named_parameters() if name not in sizes)
         return math.ceil((sum(sizes.values()) + steps + rest) / 8)
 
@@ -125,10 +128,12 @@ class UniformQuantizedModel(nn.Module):
         return self.activation_quantizer(x) if x.layout == torch.strided else x
 
     def extra_repr(self) -> str:
-        return f"w_bits={self.w_bits}, a_bits={self.a_bits}"
+        return f"weights: {self.weight_quantizer.name}, activations: {self.activation_quantizer.name}"
 
 
-def _quantizer(bits: int, name: str, per_channel: bool) -> Quantizer:
+def _quantizer(bits: int | str, name: str, per_channel: bool) -> Quantizer:
+    if isinstance(bits, str):
+        return make_quantizer(bits)
     if bits == 32:
         return FullPrecision()
     if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= 24:
