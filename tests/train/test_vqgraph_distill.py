@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -365,6 +367,20 @@ def test_an_exported_student_needs_neither_graph_nor_graphkit(tmp_path) -> None:
     assert sum(value.numel() for value in program.parameters()) == sum(p.numel() for p in model.serving().parameters())
     # The module itself is as it was.
     assert next(model.parameters()).requires_grad
+
+
+def test_onnx(tmp_path, monkeypatch) -> None:
+    model = student()
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'graphkit\[onnx\]'"):
+        export_student(model, tmp_path / "student.onnx")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    onnx = pytest.importorskip("onnx", reason="ONNX needs the extra onnx")
+    path = export_student(model, tmp_path / "student.onnx")
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    (logits,) = onnx.load(path).graph.output
+    assert (logits.name, logits.type.tensor_type.shape.dim[1].dim_value) == ("logits", CLASSES)
 
 
 def test_another_suffix(tmp_path) -> None:

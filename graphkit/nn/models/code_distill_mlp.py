@@ -82,7 +82,7 @@ class CodeDistillMLP(nn.Module):
         """Draw the weights anew."""
         for module in self.modules():
             if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+                module.reset_parameters()  # type: ignore[operator]
 
     def forward(self, x: Tensor, graph: Any = None) -> tuple[Tensor, Tensor | None]:
         h = self.hidden(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from graphkit.nn.conv.sparse_linear import sparse_dropout
 from graphkit.nn.models.gnn import GNN
 from graphkit.nn.quantize import VectorQuantizer, VQOutput
 from graphkit.ops import NeighborIndex
@@ -57,7 +58,9 @@ class GraphTokenizer(nn.Module):
         conv: ``"gcn"``, ``"sage"``, or a function ``conv(in_channels, out_channels)`` that makes a layer
             ``layer(x, graph)``, such as one of PyG.
         code_dim: width of the codes; ``in_channels`` if None, as in the paper.
-        dropout: dropout of the vectors before they are quantised.
+        input_dropout: dropout of the features.
+        dropout: dropout of the vectors before they are quantised, as in the paper. It moves them away from where they
+            are in eval mode, so that few codes are in use then.
         lambda_node, lambda_edge: weights of the reconstructions; 0 leaves one out.
         recon: ``"mse"`` reconstructs the first layer's output (as released), ``"sce"`` the features by
             :math:`\text{mean} \, (1 - \cos)^2` (as in the paper).
@@ -90,6 +93,7 @@ class GraphTokenizer(nn.Module):
         conv: str | Callable[[int, int], nn.Module] = "gcn",
         *,
         code_dim: int | None = None,
+        input_dropout: float = 0.0,
         dropout: float = 0.0,
         lambda_node: float = 1e-3,
         lambda_edge: float = 0.03,
@@ -102,8 +106,8 @@ class GraphTokenizer(nn.Module):
         self.hidden_channels = check_int(hidden_channels, "hidden_channels", 1)
         self.out_channels = check_int(out_channels, "out_channels", 1)
         self.code_dim = in_channels if code_dim is None else check_int(code_dim, "code_dim", 1)
-        check_probabilities(dropout=dropout)
-        self.dropout = dropout
+        check_probabilities(input_dropout=input_dropout, dropout=dropout)
+        self.input_dropout, self.dropout = input_dropout, dropout
         self.lambda_node = check_range(lambda_node, "lambda_node", 0)
         self.lambda_edge = check_range(lambda_edge, "lambda_edge", 0)
         self.recon = check_choice(recon, "recon", ("mse", "sce"))
@@ -125,6 +129,7 @@ class GraphTokenizer(nn.Module):
 
     def encode(self, x: Tensor, edge_index: NeighborIndex | Tensor) -> Tensor:
         """``[N, code_dim]`` vectors before they are quantised."""
+        x = sparse_dropout(x, self.input_dropout, self.training)
         h = F.relu(_passed(self.conv1, x, edge_index))
         return dropout(h, self.dropout, self.training)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphkit.datasets.splits import IndexSplit
 from graphkit.nn import code_scores
+from graphkit.nn.conv.sparse_linear import select_rows
 from graphkit.train.distill.losses import distillation_kl, soft_code_kl
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.utils.checks import check_choice, check_int, check_range
@@ -80,7 +81,7 @@ class NodeDistillationTask(NodeClassificationTask):
         self,
         data: Data,
         split: IndexSplit,
-        teacher: nn.Module,
+        teacher: Any,
         metrics: tuple[str, ...] | str | None = None,
         *,
         num_classes: int | None = None,
@@ -110,7 +111,7 @@ class NodeDistillationTask(NodeClassificationTask):
         self.relation = check_choice(relation, "relation", RELATIONS)
         self.schedule = check_choice(schedule, "schedule", SCHEDULES)
         self.batch_size, self.seed = check_int(batch_size, "batch_size", 1), check_int(seed, "seed", 0)
-        self.teacher = teacher
+        self.teacher: Any = teacher
         self._soft: Tensor | None = None
         self._vectors: Tensor | None = None
 
@@ -120,7 +121,8 @@ class NodeDistillationTask(NodeClassificationTask):
             return -(-self.num_nodes // self.batch_size)
         return sum(max(sizes[term] // self.batch_size, 1) for term in self.terms)
 
-    def batches(self, epoch: int) -> Iterator[DistillationBatch]:
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """A :class:`DistillationBatch` a step."""
         nodes = torch.arange(self.num_nodes)
         sweeps = [self.terms] if self.schedule == "summed" else [(term,) for term in self.terms]
         for place, terms in enumerate(sweeps):
@@ -131,11 +133,9 @@ class NodeDistillationTask(NodeClassificationTask):
             for part in order.split(self.batch_size):
                 yield DistillationBatch(part, terms)
 
-    def loss(self, model: nn.Module, batch: DistillationBatch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
         share = batch.nodes[self.rank :: self.world_size]
-        x = self.x[share]  # type: ignore[index]
-        x = x.to(next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype))
-        out = model(x, None)
+        out = model(select_rows(self.features(model), share), None)
         logits, code_vectors = out if isinstance(out, tuple) else (out, None)
         total = logits.new_zeros(())
         # Gradients are averaged over the processes, whose shares may differ in length.
@@ -162,7 +162,7 @@ class NodeDistillationTask(NodeClassificationTask):
     def _code_vectors(self) -> Tensor:
         if self._vectors is None:
             self.teacher.eval()
-            self._vectors = self.teacher.encode(self.features(self.teacher), self.graph)  # type: ignore[operator]
+            self._vectors = self.teacher.encode(self.features(self.teacher), self.graph)
         return self._vectors
 
     def _hard(self, logits: Tensor, nodes: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class NodeDistillationTask(NodeClassificationTask):
         return total * self.num_nodes / (nodes.numel() * self.split.train.numel())
 
     def _code(self, code_vectors: Tensor, nodes: Tensor) -> Tensor:
-        codebook = self.teacher.quantizer.codebook.detach().to(code_vectors.dtype)  # type: ignore[union-attr]
+        codebook = self.teacher.quantizer.codebook.detach().to(code_vectors.dtype)
         taught = self._code_vectors()[nodes].to(code_vectors.dtype)
         if self.relation == "l2":
             codebook, taught = F.normalize(codebook, dim=1), F.normalize(taught, dim=1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import torch
 
 from graphkit.nn import CodeDistillMLP
+from graphkit.utils.extras import require
 from graphkit.utils.io import atomic_write
 
 SUFFIXES = (".pt2", ".onnx")
@@ -21,13 +23,14 @@ def export_student(student: CodeDistillMLP, path: str | os.PathLike) -> Path:
     Args:
         student: a trained student; its code head is left out.
         path: ``*.pt2`` for :mod:`torch.export` (load it with ``torch.export.load(path).module()``), ``*.onnx`` for ONNX
-            (input ``x``, output ``logits``).
+            (input ``x``, output ``logits``; needs the extra ``onnx``).
 
     Returns:
         The path.
 
     Raises:
         ValueError: another suffix.
+        ImportError: ONNX without the extra.
 
     Example:
         >>> export_student(CodeDistillMLP(8, 16, 3), "student.pt2")  # doctest: +SKIP
@@ -44,15 +47,18 @@ def export_student(student: CodeDistillMLP, path: str | os.PathLike) -> Path:
         program = torch.export.export(network, example, dynamic_shapes=({0: torch.export.Dim("rows")},))
         torch.export.save(program, content)
     else:
-        torch.onnx.export(
-            network,
-            example,
-            content,
-            input_names=["x"],
-            output_names=["logits"],
-            dynamic_axes={"x": {0: "rows"}, "logits": {0: "rows"}},
-            dynamo=False,
-        )
+        require("onnx", "onnx")
+        with tempfile.TemporaryDirectory() as folder:
+            torch.onnx.export(
+                network,
+                example,
+                f"{folder}/student.onnx",
+                input_names=["x"],
+                output_names=["logits"],
+                dynamic_axes={"x": {0: "rows"}, "logits": {0: "rows"}},
+                dynamo=False,  # the newer exporter needs one more package
+            )
+            content.write(Path(folder, "student.onnx").read_bytes())
     with atomic_write(place, "wb") as file:
         file.write(content.getvalue())
     return place

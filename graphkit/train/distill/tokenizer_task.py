@@ -42,9 +42,9 @@ class GraphTokenizerTask(NodeClassificationTask):
         return {"codes": float(share.numel()), "perplexity": float(torch.special.entr(share).sum().exp())}
 
     @torch.no_grad()
-    def final_metrics(self, model: nn.Module) -> dict[str, dict[str, float]]:
+    def final_metrics(self, model: Any) -> dict[str, dict[str, float]]:
         self.logits(model)
-        used, size = int(self.observe(model)["codes"]), model.quantizer.num_codes  # type: ignore[union-attr]
+        used, size = int(self.observe(model)["codes"]), model.quantizer.num_codes
         if used * 20 < size:
             warnings.warn(
                 f"only {used} of {size} codes are in use; try kmeans_init, dead_code_threshold or fewer codes",

@@ -92,7 +92,7 @@ class NodeClassificationTask(Task):
             self._check_part(name)
         labelled = torch.cat([split.train, split.valid, split.test])
         largest = int(self.y[labelled].max())
-        self.num_classes = largest + 1 if num_classes is None else num_classes
+        self.num_classes: int = largest + 1 if num_classes is None else num_classes
         if largest >= self.num_classes:
             raise ValueError(f"data.y holds label {largest}, but num_classes={self.num_classes}")
         seen = self.y[split.train].unique()
