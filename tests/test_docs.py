@@ -105,7 +105,10 @@ def _check_options(words: list[str], source: str) -> None:
 def _check_graphkit(words: list[str], monkeypatch) -> None:
     """Parse as the command line does; the work itself is left out."""
     called = []
-    for place in ("runner.run", "catalog.print_papers", "catalog.print_datasets", "report.write_report"):
+    for place in (
+        *("runner.run", "catalog.print_papers", "catalog.print_datasets", "report.write_report"),
+        "advise.advise",
+    ):
         monkeypatch.setattr(f"graphkit.bench.{place}", lambda *values, **named: called.append(values))
     if words[0] == "bench":
         if len(words) > 1:

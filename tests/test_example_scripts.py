@@ -16,6 +16,7 @@ TESTED = {
 # What they need of the real data.
 DATA = {"ogbl_ddi.py": "ogb/ogbl_ddi"}
 LAST_LINE = {
+    "when_to_pretrain.py": "a graph from it: Data(",
     "ncnc.py": "pyimports: test Hits@100 ",
     "ogbl_ddi.py": "ogbl-ddi: test Hits@20 of a part of the links ",
     "low_precision_gnn.py": "digits: ",

@@ -1,6 +1,7 @@
 """Measures that are not training: graphons, Gromov-Wasserstein distances, feasibility of pre-training."""
 
 from graphkit.analysis.compactness import node_compactness
+from graphkit.analysis.dataset_graphs import dataset_graphs
 from graphkit.analysis.graph_descriptors import graph_descriptors, split_graphs
 from graphkit.analysis.graphon import Graphon, GraphonBasis, GraphonEstimator
 from graphkit.analysis.gromov_wasserstein import gromov_wasserstein
@@ -12,6 +13,7 @@ __all__ = [
     "GraphonBasis",
     "GraphonEstimator",
     "PretrainFeasibility",
+    "dataset_graphs",
     "graph_descriptors",
     "node_compactness",
     "gromov_wasserstein",

@@ -3,6 +3,7 @@
 from graphkit.transforms.attack import DICEAttack, PRBCDPoison, RandomEdgeAttack
 from graphkit.transforms.class_virtual_nodes import ClassVirtualNodes
 from graphkit.transforms.edge_drop import AdaptiveEdgeDrop, BudgetedEdgeDrop, EdgeDrop, edge_budget, node_centrality
+from graphkit.transforms.ego_nets import EgoNets
 from graphkit.transforms.prune import CosinePrune, JaccardPrune, random_recover
 from graphkit.transforms.similar_edges import add_similar_edges
 from graphkit.transforms.sort_tokens import SortTokens
@@ -25,6 +26,7 @@ __all__ = [
     "CosinePrune",
     "DICEAttack",
     "EdgeDrop",
+    "EgoNets",
     "EventTokens",
     "HopTokens",
     "ImageTokens",
