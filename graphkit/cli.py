@@ -211,9 +211,11 @@ class AdviseOptions:
     """Most graphs of each dataset; ego-nets of nodes drawn at random where it is one large graph."""
     num_hops: int = 2
     """How far ego-nets reach."""
+    min_nodes: int = 16
+    """Ego-nets of fewer nodes are left out: they are dense just because they are small."""
     max_nodes: int = 1000
     """Ego-nets of more nodes are left out."""
-    resolution: int = 32
+    resolution: int = 16
     """Squares a side of the graphons."""
     seed: int = 0
     """Which graphs are drawn."""
@@ -225,8 +227,8 @@ class AdviseOptions:
 
 def _advise(words: list[str]) -> None:
     text = (
-        "Feasibility of pre-training from W2PGNN: how well graphs like those of the datasets could have been the graphs "
-        "of another one.\n\nExample: graphkit advise --pretrain pyimports --downstream digits"
+        "Feasibility of pre-training from W2PGNN: how well graphs like those of the datasets could have been the "
+        "graphs of another one.\n\nExample: graphkit advise --pretrain pyimports --downstream digits"
     )
     options = _parse(AdviseOptions, "graphkit advise", text, words)
     from graphkit.bench.advise import advise

@@ -80,14 +80,14 @@ def graph_descriptors(data_list: Sequence[Data] | Batch, closeness_sources: int 
     once = index.row < index.col
     ends = index.edge_index[:, once]
     shared = common_neighbor_count(index, ends).double()
-    twice = torch.zeros(index.num_nodes, dtype=torch.float64).index_add_(0, ends[0], shared).index_add_(0, ends[1], shared)
+    twice = (
+        torch.zeros(index.num_nodes, dtype=torch.float64).index_add_(0, ends[0], shared).index_add_(0, ends[1], shared)
+    )
     pairs = degree * (degree - 1)
     transitivity = _ratio(total(twice), total(pairs), total(pairs) > 0)
     clustering = total(_ratio(twice, pairs, pairs > 0)) / size
     closeness = _closeness(graphs, closeness_sources, seed)
-    return torch.stack(
-        [mean, deviation, density, closeness, correlation, correlation, transitivity, clustering], dim=1
-    )
+    return torch.stack([mean, deviation, density, closeness, correlation, correlation, transitivity, clustering], dim=1)
 
 
 def _ratio(above: Tensor, below: Tensor, known: Tensor) -> Tensor:
@@ -105,7 +105,14 @@ def _closeness(graphs: GraphSet, sources: int, seed: int) -> Tensor:
     first, last = graphs.ptr[of], graphs.ptr[of + 1]
     effort = graphs.index.rowptr[last] - graphs.index.rowptr[first] + last - first
     work = np.concatenate([[0], np.cumsum(array(effort))])
-    run(_reach, work, array(graphs.index.rowptr), array(graphs.index.col), *map(array, (chosen, first, last)), array(out))
+    run(
+        _reach,
+        work,
+        array(graphs.index.rowptr),
+        array(graphs.index.col),
+        *map(array, (chosen, first, last)),
+        array(out),
+    )
     count = torch.bincount(of, minlength=graphs.ptr.numel() - 1)
     return torch.zeros(count.numel(), dtype=torch.float64).index_add_(0, of, out) / count
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import string
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-import networkx
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
@@ -81,8 +81,8 @@ class Graphon:
         a small graph F have all its edges.
 
         Args:
-            motif: what :func:`graphkit.datasets.to_data` takes, such as an ``edge_index`` or a networkx graph; directions
-                and repeated edges do not count.
+            motif: what :func:`graphkit.datasets.to_data` takes, such as an ``edge_index`` or a networkx graph;
+                directions and repeated edges do not count.
 
         Raises:
             ValueError: a self-loop, or more than 8 nodes.
@@ -179,13 +179,13 @@ class GraphonEstimator:
     pair of a node with itself is no evidence of a missing edge and is left out. Then:
 
     - ``"sas"`` (`sorting and smoothing <https://arxiv.org/abs/1402.1888>`_): total-variation denoising.
-    - ``"largest_gap"`` (`largest gaps <https://arxiv.org/abs/1105.6147>`_): nodes are cut into log n groups where sorted
-      degrees leave the largest gaps, and groups are averaged: a block model whose degrees differ.
+    - ``"largest_gap"`` (`largest gaps <https://arxiv.org/abs/1105.6147>`_): nodes are cut into log n groups where
+      sorted degrees leave the largest gaps, and groups are averaged: a block model whose degrees differ.
     - ``"usvt"`` (`universal singular value thresholding <https://arxiv.org/abs/1212.1247>`_): singular values below
       2.02 sqrt(n / G) are dropped.
-    - ``"gwb"`` (`Gromov-Wasserstein barycenter <https://arxiv.org/abs/2012.05644>`_): graphs are aligned with the graphon
-      by optimal transport instead of degrees, which alone works where degrees are flat, as in block models of equal
-      blocks, whose blocks no sorting can find. ``"sgwb"`` also penalises second differences of the graphon.
+    - ``"gwb"`` (`Gromov-Wasserstein barycenter <https://arxiv.org/abs/2012.05644>`_): graphs are aligned with the
+      graphon by optimal transport instead of degrees, which alone works where degrees are flat, as in block models of
+      equal blocks, whose blocks no sorting can find. ``"sgwb"`` also penalises second differences of the graphon.
 
     O(edges + r²) for ``"sas"``, all graphs at once; O(n³) of the largest graph for the next two; for barycenters
     O(sum of n³) and O(n² r) a step and graph.
@@ -201,9 +201,10 @@ class GraphonEstimator:
         ValueError: an unknown method, a resolution below 1, a negative weight.
 
     Example:
-        >>> wheel = networkx.wheel_graph(12)
-        >>> GraphonEstimator(resolution=4).fit([from_networkx(wheel)])  # doctest: +SKIP
-        Graphon(resolution=4, density=0.333)
+        >>> star = Data(edge_index=torch.tensor([[0, 0, 0, 1, 2, 3], [1, 2, 3, 0, 0, 0]]), num_nodes=4)
+        >>> GraphonEstimator(resolution=2, smoothing=0).fit([star]).values
+        tensor([[0.6667, 0.5000],
+                [0.5000, 0.0000]], dtype=torch.float64)
     """
 
     def __init__(
@@ -460,4 +461,4 @@ def _matrices(graphs: GraphSet) -> list[np.ndarray]:
     index = graphs.index
     whole = sp.csr_matrix((graphs.weight.numpy(), index.col.numpy(), index.rowptr.numpy()), (index.num_nodes,) * 2)
     bounds = graphs.ptr.tolist()
-    return [whole[a:b, a:b].toarray() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [whole[a:b, a:b].toarray() for a, b in pairwise(bounds)]

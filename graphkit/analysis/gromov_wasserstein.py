@@ -35,12 +35,12 @@ def gromov_wasserstein(
         d^2 = \min_T \sum_{ijkl} L(C^1_{ik}, C^2_{jl}) \, T_{ij} T_{kl}, \quad T \geq 0, \; T 1 = p, \; T' 1 = q
 
     with :math:`L(a, b) = (a - b)^2`, from `"Gromov-Wasserstein distances and the metric approach to object matching"
-    <https://doi.org/10.1007/s10208-011-9093-5>`_; for ``"kl"`` :math:`L(a, b) = a \log(a / b) - a + b`, whose minimum is
-    returned as it is, without a root. Conditional gradient, with no entropy: each step solves a linear problem exactly
-    (an assignment where both have one size and uniform weights, a linear programme elsewhere), and goes to the exact
-    minimum on the line to its solution, or exchanges two rows of a permutation where that is better. So the loss never
-    grows, and margins are exact. The problem is not convex: of several starts, and of the corners nearest to where those end, the best end counts.
-    O(iterations · r³).
+    <https://doi.org/10.1007/s10208-011-9093-5>`_; for ``"kl"`` :math:`L(a, b) = a \log(a / b) - a + b`, whose minimum
+    is returned as it is, without a root. Conditional gradient, with no entropy: each step solves a linear problem
+    exactly (an assignment where both have one size and uniform weights, a linear programme elsewhere), and goes to the
+    exact minimum on the line to its solution, or exchanges two rows of a permutation where that is better. So the loss
+    never grows, and margins are exact. The problem is not convex: of several starts, and of the corners nearest to
+    where those end, the best end counts. O(iterations · r³).
 
     The distance is differentiable in both matrices with the plan held fixed, which by the envelope theorem is the
     gradient of the minimum: :math:`\partial d^2 / \partial C^1 = 2 (C^1 \odot p p' - T C^2 T')`.
@@ -60,8 +60,8 @@ def gromov_wasserstein(
         The distance (a scalar) and the plan ``[n, m]``, float64.
 
     Raises:
-        ValueError: not square, not symmetric, not finite, weights that are no distribution, an unknown loss or start, for
-            ``"kl"`` negative entries.
+        ValueError: not square, not symmetric, not finite, weights that are no distribution, an unknown loss or start,
+            for ``"kl"`` negative entries.
 
     Example:
         >>> path = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])

@@ -59,10 +59,11 @@ class PretrainFeasibility:
     .. math::
         \zeta = - \min_{\mathrm{bases}} \, \min_{\alpha \in \Delta} \, d_{GW}\Big(\sum_i \alpha_i B_i, \; W\Big)
 
-    The bases are ``"all"`` (one graphon of all graphs), ``"domain"`` (one a domain) and ``"topology"`` (one a cluster of
-    graphs with like descriptors).
+    The bases are ``"all"`` (one graphon of all graphs), ``"domain"`` (one a domain) and ``"topology"`` (one a cluster
+    of graphs with like descriptors).
 
-    With the plan of the Gromov-Wasserstein distance held fixed, the weights solve a least-squares problem on the simplex,
+    With the plan of the Gromov-Wasserstein distance held fixed, the weights solve a least-squares problem on the
+    simplex,
     and with the weights fixed the plan is improved: neither step makes the distance larger. Elements are added one by
     one, each time from the element alone, from equal weights and from the weights so far; so a further element never
     makes the score worse. Nothing is drawn at random but K-means' start. O(k · steps · r³) after the graphons.
@@ -206,7 +207,7 @@ class PretrainFeasibility:
 
 
 def _on_simplex(columns: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Weights of least squares among those that are at least 0 and sum to 1: an active-set method, exact for small k."""
+    """Weights of least squares among those that are at least 0 and sum to 1, by an active-set method: exact."""
     k = columns.shape[1]
     if k == 1:
         return np.ones(1)
@@ -243,7 +244,5 @@ def select_pretraining(
     check_int(k, "k", 1, len(sources))
     scorer = feasibility or PretrainFeasibility()
     goal = target if isinstance(target, Graphon) else scorer.estimator.fit(graph_list(target, "target"))
-    found = [
-        (names, scorer.score({name: sources[name] for name in names}, goal)) for names in combinations(sources, k)
-    ]
+    found = [(names, scorer.score({name: sources[name] for name in names}, goal)) for names in combinations(sources, k)]
     return sorted(found, key=lambda pair: -pair[1].score)

@@ -44,8 +44,9 @@ def advise(
     root: str | None = None,
     graphs: int = 1000,
     num_hops: int = 2,
+    min_nodes: int = 16,
     max_nodes: int = 1000,
-    resolution: int = 32,
+    resolution: int = 16,
     seed: int = 0,
     out: str = "advise.png",
 ) -> Advice:
@@ -56,7 +57,7 @@ def advise(
         downstream: the dataset in question.
         root: folder of the datasets.
         graphs: most graphs, or ego-nets of a large graph, of each.
-        num_hops, max_nodes: of the ego-nets.
+        num_hops, min_nodes, max_nodes: of the ego-nets.
         resolution: of the graphons.
         seed: which graphs are drawn.
         out: file of the plot.
@@ -76,8 +77,8 @@ def advise(
         raise ValueError(f"out must end in .png, .svg or .pdf (got {out!r})")
     check_writable(Path(out).parent)
     # Another seed for the downstream graphs, so that a dataset is not compared with its very own graphs.
-    sets = {name: dataset_graphs(load(name, root), graphs, num_hops, max_nodes, seed) for name in names}
-    target = dataset_graphs(load(goal, root), graphs, num_hops, max_nodes, seed + 1)
+    sets = {name: dataset_graphs(load(name, root), graphs, num_hops, min_nodes, max_nodes, seed) for name in names}
+    target = dataset_graphs(load(goal, root), graphs, num_hops, min_nodes, max_nodes, seed + 1)
     largest = min(max(graph.num_nodes for graph in part) for part in (*sets.values(), target))
     scorer = PretrainFeasibility(estimator=GraphonEstimator(resolution=min(resolution, largest)), seed=seed)
     wanted = scorer.estimator.fit(target)

@@ -305,15 +305,16 @@ def graphon_domains(num_graphs: int = 240, seed: int = 0) -> list[Data]:
 
     A graph of 30 to 60 nodes is drawn from the graphon ``density * (1 + s * (shape - 1))``, where its strength ``s`` is
     uniform in [0.3, 1]. In targets the label says whether ``s`` is above the middle: what there is to learn is how
-    strongly a graph has the structure of its domain. Sources have no labels (-1). The expected density depends neither on
-    the strength nor, among the sources, on the domain.
+    strongly a graph has the structure of its domain. Sources have no labels (-1). The expected density depends neither
+    on the strength nor, among the sources, on the domain.
 
     Args:
         num_graphs: graphs of each domain.
         seed: another seed, other graphs.
 
     Returns:
-        Graphs with ``edge_index``, ``num_nodes``, ``y`` ``[1]`` and ``domain`` ``[1]``, the place in ``GRAPHON_DOMAINS``.
+        Graphs with ``edge_index``, ``num_nodes``, ``y`` ``[1]`` and ``domain`` ``[1]``, the place in
+        ``GRAPHON_DOMAINS``.
 
     Raises:
         ValueError: ``num_graphs`` < 1.

@@ -1,4 +1,5 @@
-"""W2PGNN (https://arxiv.org/abs/2303.16458): does feasibility, known before training, foretell what pre-training is worth?
+"""W2PGNN (https://arxiv.org/abs/2303.16458): does feasibility, known before training, foretell what pre-training is
+worth?
 
 A study on graphs with known generators: encoders are pre-trained on each source and fine-tuned on each target, and the
 gains over training from scratch are correlated with feasibility and with simpler differences between graphs."""
@@ -9,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
     if dataset.graphs is None or "domain" not in dataset.graphs[0]:
-        raise ValueError(f"{config.dataset} has no domains; the study needs sources and targets, as graphon-domains has")
+        raise ValueError(
+            f"{config.dataset} has no domains; the study needs sources and targets, as graphon-domains has"
+        )
     names = list(GRAPHON_DOMAINS)
     label, domain = (torch.tensor([int(graph[key]) for graph in dataset.graphs]) for key in ("y", "domain"))
     graphs = [Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes) for graph in dataset.graphs]
@@ -162,8 +164,8 @@ RECIPE = Recipe(
     models=MODELS,
     build=build,
     task="graph",
-    protocol="an encoder is pre-trained on each source without labels and fine-tuned on each target, a few graphs of each "
-    "class for training and for validation, which chooses the epoch; the gain is the accuracy over that from scratch, with "
-    "the same first weights; values are correlations of scores with gains over all pairs of source and target, in percent",
+    protocol="an encoder is pre-trained on each source without labels and fine-tuned on each target, where validation "
+    "chooses the epoch; the gain is the accuracy over that from scratch, with the same first weights; values are "
+    "correlations of scores with gains over all pairs of source and target, in percent",
     headline=("Density", "Clustering", "Scratch", "Pretrained"),
 )

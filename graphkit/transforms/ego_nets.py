@@ -22,23 +22,25 @@ class EgoNets(BaseTransform):
     which turns the nodes of a large graph into a set of graphs.
 
     Directions, repeated edges and self-loops are ignored. Ego-nets of more than ``max_nodes`` nodes are left out: the
-    few that hubs have would outweigh all others. Costs O(sum of the degrees of all members), in pieces of a few
+    few that hubs have would outweigh all others; so are those of fewer than ``min_nodes``, which have next to no
+    structure and are dense just because they are small. Costs O(sum of the degrees of all members), in pieces of a few
     million entries.
 
     Args:
         num_hops: largest distance from the root.
         max_nodes: largest number of nodes.
+        min_nodes: smallest number of nodes.
         ratio: share of the nodes, drawn at random, that are roots; all if None.
         seed: which nodes are drawn.
 
     Shapes:
         - **input:** :class:`~torch_geometric.data.Data` with ``edge_index`` ``[2, E]``
         - **output:** a list of :class:`~torch_geometric.data.Data` by ascending root, each with ``edge_index`` in both
-          directions, ``n_id`` ``[n]`` (nodes of the large graph, ascending) and ``root_index`` ``[1]`` (the place of the
-          root among them). Features are not copied: ``data.x[ego.n_id]`` are those of an ego-net.
+          directions, ``n_id`` ``[n]`` (nodes of the large graph, ascending) and ``root_index`` ``[1]`` (the place of
+          the root among them). Features are not copied: ``data.x[ego.n_id]`` are those of an ego-net.
 
     Raises:
-        ValueError: no hop, no node, a share outside (0, 1]; a graph without nodes; all ego-nets are too large.
+        ValueError: no hop, no node, a share outside (0, 1]; a graph without nodes; no ego-net of a size in question.
 
     Example:
         >>> path = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]), num_nodes=4)
@@ -46,9 +48,17 @@ class EgoNets(BaseTransform):
         [[0, 1], [0, 1, 2], [1, 2, 3], [2, 3]]
     """
 
-    def __init__(self, num_hops: int = 2, max_nodes: int = 1000, ratio: float | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        num_hops: int = 2,
+        max_nodes: int = 1000,
+        ratio: float | None = None,
+        seed: int = 0,
+        min_nodes: int = 1,
+    ) -> None:
         self.num_hops = check_int(num_hops, "num_hops", 1)
-        self.max_nodes = check_int(max_nodes, "max_nodes", 1)
+        self.min_nodes = check_int(min_nodes, "min_nodes", 1)
+        self.max_nodes = check_int(max_nodes, "max_nodes", self.min_nodes)
         self.ratio = None if ratio is None else check_range(ratio, "ratio", 0, 1, low_open=True)
         self.seed = check_int(seed, "seed", 0)
 
@@ -69,8 +79,8 @@ class EgoNets(BaseTransform):
         found = [ego for part in roots.split(step) for ego in self._cut(index, part)]
         if not found:
             raise ValueError(
-                f"all {len(roots)} ego-nets have more than max_nodes={self.max_nodes} nodes; raise it, or take fewer "
-                f"than num_hops={self.num_hops}"
+                f"none of {len(roots)} ego-nets has from min_nodes={self.min_nodes} to max_nodes={self.max_nodes} "
+                f"nodes; change these, or num_hops={self.num_hops}"
             )
         return found
 
@@ -83,7 +93,8 @@ class EgoNets(BaseTransform):
         for _ in range(self.num_hops):
             reach = (reach + reach @ adjacency).tocsr()
             reach.data[:] = 1
-        kept = np.flatnonzero(np.diff(reach.indptr) <= self.max_nodes)
+        sizes = np.diff(reach.indptr)
+        kept = np.flatnonzero((sizes >= self.min_nodes) & (sizes <= self.max_nodes))
         if kept.size == 0:
             return []
         reach = reach[kept]

@@ -54,7 +54,9 @@ def test_equal_to_networkx() -> None:
     graphs = random_graphs(50)
     found = graph_descriptors([plain(graph) for graph in graphs])
     assert found.shape == (50, len(NAMES))
-    torch.testing.assert_close(found, torch.tensor([by_networkx(g) for g in graphs], dtype=torch.float64), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        found, torch.tensor([by_networkx(g) for g in graphs], dtype=torch.float64), atol=1e-9, rtol=1e-9
+    )
 
 
 def plain(graph: nx.Graph) -> Data:
@@ -77,7 +79,9 @@ def test_closeness_of_large_graphs_is_that_of_sampled_nodes() -> None:
     found = graph_descriptors([plain(graph)])[0]
     assert abs(float(found[3]) - exact[3]) < 0.02
     assert float(found[3]) != exact[3]
-    torch.testing.assert_close(found[[0, 1, 2, 4, 5, 6, 7]], torch.tensor(exact, dtype=torch.float64)[[0, 1, 2, 4, 5, 6, 7]])
+    torch.testing.assert_close(
+        found[[0, 1, 2, 4, 5, 6, 7]], torch.tensor(exact, dtype=torch.float64)[[0, 1, 2, 4, 5, 6, 7]]
+    )
     assert abs(float(graph_descriptors([plain(graph)], closeness_sources=300)[0, 3]) - exact[3]) < 1e-9
 
 
@@ -131,7 +135,12 @@ def test_domains_and_all() -> None:
         (plain(nx.path_graph(3)), {}, TypeError, "EgoNets"),
         ([3], {}, TypeError, r"data_list\[0\]"),
         ([Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=0)], {}, ValueError, "num_nodes=0"),
-        ([Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2)], {}, ValueError, r"data_list\[0\] must be undirected"),
+        (
+            [Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2)],
+            {},
+            ValueError,
+            r"data_list\[0\] must be undirected",
+        ),
         ([Data(edge_index=torch.tensor([[0, 2], [2, 0]]), num_nodes=2)], {}, IndexError, r"data_list\[0\]"),
         ([Data(edge_index=torch.zeros(2, 1), num_nodes=2)], {}, ValueError, "integers"),
         ([plain(nx.path_graph(3))], {"by": "size"}, ValueError, "by must be one of"),

@@ -21,7 +21,7 @@ from graphkit.datasets.synthetic import bernoulli_graph
 MONOTONE = {
     "product": lambda u, v: (1 - u) * (1 - v),
     "exponential": lambda u, v: np.exp(-(u**0.7) - v**0.7),
-    "largest": lambda u, v: 0.8 * np.exp(-np.maximum(u, v) ** 0.75),
+    "largest": lambda u, v: 0.8 * np.exp(-(np.maximum(u, v) ** 0.75)),
     "sum": lambda u, v: 1 - (u + v) / 2,
 }
 
@@ -101,7 +101,7 @@ def test_averages_are_those_of_the_sorted_matrices(seed: int, count: int, r: int
     rng = np.random.default_rng(seed)
     graphs, dense = [], []
     for _ in range(count):
-        n = int(rng.integers(max(r, 2), 8))
+        n = int(rng.integers(max(r, 3), 8))
         matrix = np.triu(rng.random((n, n)), 1)
         matrix = matrix + matrix.T
         row, col = np.nonzero(matrix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_the_loss_never_grows(start: str, loss: str) -> None:
         constant = f1.mean(1)[:, None] + f2.mean(1)[None]
         plan = np.eye(16) / 16 if start == "identity" else np.full((16, 16), 1 / 256)
         end, losses = conditional_gradient(constant, h1, h2, plan, _assignment, 200)
-        assert all(b <= a for a, b in zip(losses[:-1], losses[1:], strict=True))
+        assert all(b <= a for a, b in pairwise(losses))
         assert abs(losses[-1] - float(plan_loss(C1, C2, torch.from_numpy(end), loss))) < 1e-12
         steps += len(losses) - 1
     assert steps > 10

@@ -7,9 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.transforms import ToUndirected
 
 from graphkit.analysis import (
     Graphon,
@@ -19,9 +17,9 @@ from graphkit.analysis import (
     gromov_wasserstein,
     select_pretraining,
 )
+from graphkit.analysis.dataset_graphs import dataset_graphs
 from graphkit.analysis.pretrain_feasibility import _on_simplex
 from graphkit.datasets import load
-from graphkit.transforms.ego_nets import EgoNets
 
 R = 16
 U = (torch.arange(R, dtype=torch.float64) + 0.5) / R
@@ -232,19 +230,34 @@ def test_bad_selection() -> None:
 
 
 def test_citation_graphs_are_nearer_to_each_other_than_to_a_grid(needs) -> None:
-    """Ego-nets of a share of the nodes. Minesweeper is a grid."""
+    """Minesweeper is a grid. Ego-nets of fewer nodes than squares are left out: they are dense whatever they are of."""
     for part in ("planetoid/Cora", "planetoid/CiteSeer", "heterophilous/minesweeper"):
         root = needs(part)
-    egos: dict[str, list[Data]] = {}
-    for name, ratio in (("Cora", 0.15), ("CiteSeer", 0.15), ("Minesweeper", 0.04)):
-        egos[name] = EgoNets(ratio=ratio)(ToUndirected()(load(name, root).data))
-    feasibility = PretrainFeasibility(("all",), estimator=GraphonEstimator(resolution=24))
-    bases = {name: feasibility.fit(part) for name, part in egos.items()}
+    names = ("Cora", "CiteSeer", "Minesweeper")
+    graphs = {name: dataset_graphs(load(name, root), 500) for name in names}
+    feasibility = PretrainFeasibility(("all",), estimator=GraphonEstimator(resolution=16))
+    bases = {name: feasibility.fit(part) for name, part in graphs.items()}
 
     def found(source: str, target: str) -> float:
         return feasibility.score(bases[source], bases[target]["all"].graphons[0]).score
 
     near = min(found("Cora", "CiteSeer"), found("CiteSeer", "Cora"))
     far = max(found("Minesweeper", name) for name in ("Cora", "CiteSeer"))
-    assert near > far + 0.02
-    assert isinstance(egos["Cora"][0].n_id, Tensor)
+    assert near > far + 0.05
+
+
+# Graphs of a dataset
+
+
+def test_graphs_of_one_graph_and_of_many() -> None:
+    egos = dataset_graphs(load("digits"), 40, min_nodes=1)
+    assert len(egos) == 40
+    assert all(graph.is_undirected() and graph.x is None for graph in egos)
+    assert min(graph.num_nodes for graph in dataset_graphs(load("digits"), 40)) >= 16
+    many = dataset_graphs(load("graphon-domains"), 30, seed=1)
+    assert len(many) == 30
+    assert all(30 <= graph.num_nodes <= 60 and graph.is_undirected() for graph in many)
+    with pytest.raises(ValueError, match="nycflights is a stream of events"):
+        dataset_graphs(load("nycflights"))
+    with pytest.raises(ValueError, match="count"):
+        dataset_graphs(load("digits"), 0)

@@ -46,8 +46,14 @@ def test_large_ones_are_left_out() -> None:
     star = Data(edge_index=torch.tensor([[1, 2, 3], [0, 0, 0]]), num_nodes=4)
     egos = EgoNets(num_hops=1, max_nodes=2)(star)
     assert [int(ego.n_id[ego.root_index]) for ego in egos] == [1, 2, 3]
-    with pytest.raises(ValueError, match="all 4 ego-nets have more than max_nodes=1 nodes"):
+    with pytest.raises(ValueError, match="none of 4 ego-nets has from min_nodes=1 to max_nodes=1 nodes"):
         EgoNets(num_hops=1, max_nodes=1)(star)
+
+
+def test_small_ones_are_left_out() -> None:
+    path = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]), num_nodes=6)
+    egos = EgoNets(num_hops=1, min_nodes=3)(path)
+    assert [int(ego.n_id[ego.root_index]) for ego in egos] == [1, 2]
 
 
 def test_a_share_of_the_roots() -> None:
@@ -78,6 +84,7 @@ def test_they_batch() -> None:
     [
         ({"num_hops": 0}, "num_hops"),
         ({"max_nodes": 0}, "max_nodes"),
+        ({"min_nodes": 5, "max_nodes": 4}, "max_nodes"),
         ({"ratio": 0.0}, "ratio"),
         ({"ratio": 1.5}, "ratio"),
         ({"seed": -1}, "seed"),

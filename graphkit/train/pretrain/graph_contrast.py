@@ -25,8 +25,8 @@ class GraphContrastTask(Task):
         \ell_i = -\log \frac{\exp(\cos(u_i, v_i) / \tau)}{\sum_j \exp(\cos(u_i, v_j) / \tau)}
 
     over the graphs of a batch, averaged over both directions. With ego-nets and
-    :class:`~graphkit.train.pretrain.WalkSubgraph` twice this is `"GCC: Graph Contrastive Coding for Graph Neural Network
-    Pre-Training" <https://arxiv.org/abs/2006.09963>`_; with whole graphs and
+    :class:`~graphkit.train.pretrain.WalkSubgraph` twice this is `"GCC: Graph Contrastive Coding for Graph Neural
+    Network Pre-Training" <https://arxiv.org/abs/2006.09963>`_; with whole graphs and
     :class:`~graphkit.train.pretrain.NodeDropping` and :class:`~graphkit.train.pretrain.EdgePerturbation` it is `"Graph
     Contrastive Learning with Augmentations" <https://arxiv.org/abs/2010.13902>`_.
 

@@ -50,7 +50,11 @@ class GraphEncoder(nn.Module):
     def forward(self, x: Tensor | None, edge_index: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
         if x is None:
             x = structural_features(edge_index, batch.numel())
-        graph = NeighborIndex(edge_index.flip(0), batch.numel()) if getattr(self.encoder, "takes_index", False) else edge_index
+        graph = (
+            NeighborIndex(edge_index.flip(0), batch.numel())
+            if getattr(self.encoder, "takes_index", False)
+            else edge_index
+        )
         return self.head(scatter(self.encoder(x, graph), batch, 0, num_graphs, reduce="mean"))
 
 

@@ -25,15 +25,16 @@ FineTune = Callable[[GraphClassificationTask, nn.Module], Experiment]
 class TransferTask(Task):
     r"""Correlation, over all pairs of a source and a target, of scores with the gain of pre-training.
 
-    The gain of a pair is the accuracy on the target after pre-training on the source and fine-tuning, minus the accuracy
-    after fine-tuning from the same first weights without pre-training; a mean over the target's tasks, in points. The
-    model that is evaluated is the encoder with its first weights: it is copied, and nothing is trained in place. Every
-    training is an :class:`~graphkit.train.Experiment` of its own, whose epoch its own validation part chooses; the gains
-    of ``"valid"`` are those of validation parts, and of ``"test"`` those of test parts at the same epochs.
+    The gain of a pair is the accuracy on the target after pre-training on the source and fine-tuning, minus the
+    accuracy after fine-tuning from the same first weights without pre-training; a mean over the target's tasks, in
+    points. The model that is evaluated is the encoder with its first weights: it is copied, and nothing is trained in
+    place. Every
+    training is an :class:`~graphkit.train.Experiment` of its own, whose epoch its own validation part chooses; the
+    gains of ``"valid"`` are those of validation parts, and of ``"test"`` those of test parts at the same epochs.
 
-    The metrics are, in percent, Pearson's correlation under the name of each score, and Spearman's as ``"<name> rank"``;
-    and ``"Scratch"`` and ``"Pretrained"``, mean accuracies over targets and over pairs. S + (S + 1) T R trainings are run
-    once, for S sources and T targets of R tasks each.
+    The metrics are, in percent, Pearson's correlation under the name of each score, Spearman's of the first one as
+    ``"<name> rank"``, and ``"Scratch"`` and ``"Pretrained"``, mean accuracies over targets and over pairs.
+    S + (S + 1) T R trainings are run once, for S sources and T targets of R tasks each.
 
     Args:
         sources: graphs to pre-train on, by name.
@@ -64,7 +65,9 @@ class TransferTask(Task):
         seed: int = 0,
     ) -> None:
         if len(sources) * len(targets) < 3:
-            raise ValueError(f"sources and targets must make 3 pairs to correlate (got {len(sources)} x {len(targets)})")
+            raise ValueError(
+                f"sources and targets must make 3 pairs to correlate (got {len(sources)} x {len(targets)})"
+            )
         if not scores:
             raise ValueError("scores must hold at least one matrix (got none)")
         for name, score in scores.items():
@@ -99,9 +102,7 @@ class TransferTask(Task):
         scratch, pretrained = self._measure(model)
         gain = pretrained[split] - scratch[split]
         found = {name: 100 * correlation(score, gain) for name, score in self.scores.items()}
-        found |= {
-            f"{name} rank": 100 * correlation(_ranks(score), _ranks(gain)) for name, score in self.scores.items()
-        }
+        found[f"{self.monitor} rank"] = 100 * correlation(_ranks(self.scores[self.monitor]), _ranks(gain))
         return found | {"Scratch": float(scratch[split].mean()), "Pretrained": float(pretrained[split].mean())}
 
     def table(self, model: nn.Module) -> dict[str, list[Any]]:

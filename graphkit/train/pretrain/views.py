@@ -81,8 +81,8 @@ class EdgePerturbation:
 
 
 class WalkSubgraph:
-    """The subgraph that random walks with restart see from a root: the view of `"GCC: Graph Contrastive Coding for Graph
-    Neural Network Pre-Training" <https://arxiv.org/abs/2006.09963>`_. O(walks · steps + N + E).
+    """The subgraph that random walks with restart see from a root: the view of `"GCC: Graph Contrastive Coding for
+    Graph Neural Network Pre-Training" <https://arxiv.org/abs/2006.09963>`_. O(walks · steps + N + E).
 
     A walk with restart is many walks of geometric length from the same node, which is how they are drawn here.
 
@@ -91,7 +91,8 @@ class WalkSubgraph:
         restart: probability of going back to the root before each step; no walk goes further than ``steps``.
         steps: most steps of a walk.
 
-    The root is ``root_index``, which :class:`~graphkit.transforms.ego_nets.EgoNets` gives, or a random node of the graph.
+    The root is ``root_index``, which :class:`~graphkit.transforms.ego_nets.EgoNets` gives, or a random node of the
+    graph.
 
     Raises:
         ValueError: an argument out of range.

@@ -20,9 +20,9 @@ class GraphClassificationTask(Task):
     r"""Predict the classes of graphs in mini-batches, as in `"How Powerful are Graph Neural Networks?"
     <https://arxiv.org/abs/1810.00826>`_.
 
-    A model is called as ``model(x, edge_index, batch, num_graphs)``, where ``batch`` ``[N]`` tells the graph of each node
-    and ``x`` is None for graphs without features, and returns logits ``[num_graphs, C]``. With several processes each
-    takes its share of every batch.
+    A model is called as ``model(x, edge_index, batch, num_graphs)``, where ``batch`` ``[N]`` tells the graph of each
+    node and ``x`` is None for graphs without features, and returns logits ``[num_graphs, C]``. With several processes
+    each takes its share of every batch.
 
     Args:
         graphs: the graphs, with ``edge_index`` and features ``x`` all or none.

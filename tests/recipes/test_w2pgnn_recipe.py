@@ -1,0 +1,153 @@
+"""The study of transfer and the feasibility among datasets: how they are put together, and runs on the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from graphkit import cli
+from graphkit.datasets import load
+from graphkit.datasets.synthetic import GRAPHON_DOMAINS, GRAPHON_SOURCES
+from graphkit.recipes import feasibility, get_recipe, w2pgnn
+
+NAMES = list(GRAPHON_DOMAINS)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The study on a part of the graphs."""
+
+    def part(name: str, root: str | None = None):
+        dataset = load(name, root)
+        if name == "graphon-domains":
+            label = torch.tensor([int(graph.y) for graph in dataset.graphs])
+            keep = torch.cat([torch.arange(d * 240, d * 240 + (24 if d < GRAPHON_SOURCES else 90)) for d in range(10)])
+            graphs = dataset.graphs[keep]
+            classes = torch.tensor([2 * int(g.domain) + int(g.y) if int(g.y) >= 0 else -1 for g in graphs])
+            assert bool((label[keep] < 0).any())
+            from graphkit.datasets.splits import per_class_split
+
+            few_shot = {"few-shot": lambda seed: per_class_split(classes, 10, 10, seed)}
+            return replace(dataset, graphs=graphs, splitters=few_shot)
+        return dataset
+
+    monkeypatch.setattr(w2pgnn, "load", part)
+
+
+def test_the_recipes_are_found() -> None:
+    assert get_recipe("w2pgnn") is w2pgnn.RECIPE
+    assert get_recipe("feasibility") is feasibility.RECIPE
+    assert w2pgnn.RECIPE.defaults().dataset == "graphon-domains"
+
+
+def test_the_study(small) -> None:
+    config = w2pgnn.RECIPE.defaults(fast=True)
+    first, again, other = (w2pgnn.build(config, "GraphCL", seed) for seed in (0, 0, 1))
+    task = first.task
+    assert list(task._sources) == NAMES[:GRAPHON_SOURCES]
+    assert list(task._targets) == NAMES[GRAPHON_SOURCES:]
+    for d, tasks in enumerate(task._targets.values(), GRAPHON_SOURCES):
+        assert len(tasks) == config.draws
+        for one in tasks:
+            assert [one.split.train.numel(), one.split.valid.numel()] == [20, 20]
+            whole = torch.cat([one.split.train, one.split.valid, one.split.test])
+            assert whole.unique().numel() == whole.numel() == 90
+            # Graphs of its own domain alone, and ten of each class.
+            assert bool((one.y[whole] >= 0).all())
+            assert int(one.y[one.split.train].sum()) == 10
+            assert {int(w2pgnn.load("graphon-domains").graphs[int(i)].domain) for i in whole[:5]} == {d}
+    assert list(task.scores) == ["Feasibility", "Equal weights", "Density", "Clustering", "Descriptors"]
+    assert all(score.shape == (4, 6) and bool((score <= 0).all()) for score in task.scores.values())
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name])
+    assert not torch.equal(task._targets[NAMES[5]][0].split.train, other.task._targets[NAMES[5]][0].split.train)
+    assert first.optimizer is None
+
+
+def test_what_is_trained(small) -> None:
+    config = w2pgnn.RECIPE.defaults(fast=True)
+    graphs = [graph for graph in w2pgnn.load("graphon-domains").graphs if int(graph.domain) == 0]
+    experiment = w2pgnn.build(config, "GCC", 0)
+    for model, views in (("GCC", ("WalkSubgraph",) * 2), ("GraphCL", ("NodeDropping", "EdgePerturbation"))):
+        made = w2pgnn._pretrain(config, model, graphs, experiment.model)
+        assert made.model.encoder is experiment.model
+        assert tuple(view.split("(")[0] for view in made.task.views) == views
+    tuned = w2pgnn._finetune(config, experiment.task._targets[NAMES[4]][0], experiment.model)
+    assert tuned.model.encoder is experiment.model
+    trained = {id(p) for group in tuned.optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in tuned.model.parameters()}
+
+
+def test_feasibility_of_the_planted_domains_knows_their_shapes() -> None:
+    """Each target with the shape of a source is most feasible from that source, though densities differ."""
+    dataset = load("graphon-domains")
+    domain = torch.tensor([int(graph.domain) for graph in dataset.graphs])
+    sets = {
+        name: [dataset.graphs[int(i)] for i in (domain == d).nonzero().view(-1)[:60]] for d, name in enumerate(NAMES)
+    }
+    config = replace(w2pgnn.RECIPE.defaults(fast=True), resolution=16)
+    scores = w2pgnn._scores(config, {n: sets[n] for n in NAMES[:4]}, {n: sets[n] for n in NAMES[4:]})
+    assert scores["Feasibility"][:, :4].argmax(0).tolist() == [0, 1, 2, 3]
+    assert bool((scores["Feasibility"] >= scores["Equal weights"] - 1e-9).all())
+
+
+def test_the_study_runs(small, tmp_path, capsys) -> None:
+    words = ["run", "w2pgnn", "--fast", "--device", "cpu", "--quiet", "--out", str(tmp_path), "--models", "GraphCL"]
+    assert cli.main(words) == 0
+    record = json.loads((tmp_path / "w2pgnn" / "graphon-domains.json").read_text())
+    rows = {row["metric"]: row["values"] for row in record["rows"] if row["split"] == "test"}
+    assert record["monitor"] == "Feasibility"
+    assert set(rows) >= {"Feasibility", "Feasibility rank", "Density", "Clustering", "Scratch", "Pretrained"}
+    assert all(-100 <= value <= 100 for values in rows.values() for value in values)
+    table = record["tables"]["GraphCL"]
+    assert len(table["gain"]) == len(table["source"]) == 24
+    gain = torch.tensor(table["gain"])
+    assert float(gain.mean()) == pytest.approx(rows["Pretrained"][0] - rows["Scratch"][0], abs=1e-3)
+    score = torch.tensor(table["Feasibility"])
+    assert 100 * float(torch.corrcoef(torch.stack([score, gain]))[0, 1]) == pytest.approx(
+        rows["Feasibility"][0], abs=0.1
+    )
+    assert "correlations of scores with gains" in record["protocol"]
+    assert "w2pgnn on graphon-domains" in capsys.readouterr().out
+
+
+def test_feasibility_runs_on_shipped_graphs(tmp_path, capsys) -> None:
+    words = [
+        "run",
+        "feasibility",
+        "--fast",
+        "--dataset",
+        "digits",
+        "--device",
+        "cpu",
+        "--quiet",
+        "--out",
+        str(tmp_path),
+    ]
+    assert cli.main(words) == 0
+    record = json.loads((tmp_path / "feasibility" / "digits.json").read_text())
+    rows = {
+        row["model"]: row["mean"] for row in record["rows"] if (row["split"], row["metric"]) == ("test", "Feasibility")
+    }
+    assert set(rows) == {"pyimports", "digits"}
+    assert rows["pyimports"] < rows["digits"] <= 0
+    assert record["protocol"].startswith("nothing is trained")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["w2pgnn", "--dataset", "digits"], "digits has no domains"),
+        (["w2pgnn", "--models", "GCCC"], "did you mean 'GCC'"),
+        (["feasibility", "--models", "digts"], "did you mean 'digits'"),
+        (["feasibility", "--dataset", "nycflights"], "nycflights is a stream of events"),
+        (["feasibility", "--min-nodes", "2000"], "max_nodes"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_told(words: list[str], message: str, tmp_path, capsys) -> None:
+    assert cli.main(["run", *words, "--fast", "--quiet", "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
