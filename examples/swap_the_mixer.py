@@ -1,7 +1,7 @@
 """One network, one argument: which mixer passes information among the tokens of an image (the handwritten digits of
 scikit-learn, cut into squares of 2 x 2 pixels). Everything else stays the same.
 
-    python examples/swap_the_mixer.py                       # all mixers, two minutes
+    python examples/swap_the_mixer.py                       # all mixers, three minutes
     python examples/swap_the_mixer.py --mixers gla mamba
 """
 
@@ -16,7 +16,17 @@ from torch_geometric.data import Data
 
 from graphkit.datasets import load
 from graphkit.loader import GraphLoader, PackedGraphs
-from graphkit.nn import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenModel
+from graphkit.nn import (
+    BiMamba,
+    GatedLinearAttention,
+    GatedPositionalAttention,
+    MeanMixer,
+    MixerBlock,
+    SelectiveSSM,
+    SelfAttention,
+    TokenMixingGate,
+    TokenModel,
+)
 from graphkit.transforms import ImageTokens
 from graphkit.utils.seed import seed_everything
 
@@ -26,6 +36,10 @@ MIXERS = {
     "gla both ways": lambda channels: GatedLinearAttention(channels, bidirectional=True),
     "mamba": SelectiveSSM,
     "mamba both ways": BiMamba,
+    "attention": SelfAttention,
+    "convit": GatedPositionalAttention,
+    "mlp mixer": lambda channels: MixerBlock(channels, num_tokens=16),
+    "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=16),
 }
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

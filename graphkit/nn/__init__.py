@@ -3,7 +3,17 @@
 from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
 from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.decoder import DotDecoder, NCNCDecoder, NCNDecoder
-from graphkit.nn.mixer import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenMixer
+from graphkit.nn.mixer import (
+    BiMamba,
+    GatedLinearAttention,
+    GatedPositionalAttention,
+    MeanMixer,
+    MixerBlock,
+    SelectiveSSM,
+    SelfAttention,
+    TokenMixer,
+    TokenMixingGate,
+)
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
@@ -41,6 +51,10 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
+    "TokenMixingGate",
+    "SelfAttention",
+    "MixerBlock",
+    "GatedPositionalAttention",
     "SwiGLU",
     "TokenModel",
     "BiMamba",

@@ -273,7 +273,14 @@ class _Mixers(Suite):
             first, batch.order, pos=batch.pos, grid_size=sizes, time=batch.time, edge_index=batch.edge_index
         )
         same(self.mixer(batch.x, layout), want, "with a graph without tokens between them")
-        out = self.mixer(batch.x[:0], torch.tensor([0]))
+        nothing = TokenLayout(
+            first[:1],
+            pos=batch.pos[:0],
+            grid_size=batch.grid_size[:0],
+            time=batch.time[:0],
+            edge_index=batch.edge_index[:, :0],
+        )
+        out = self.mixer(batch.x[:0], nothing)
         if list(out.shape) != [0, self.mixer.out_channels]:
             fail(f"no tokens must give [0, {self.mixer.out_channels}] (got {list(out.shape)})")
 

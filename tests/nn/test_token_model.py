@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data, TemporalData
 
-from graphkit.nn import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenMixer, TokenModel
+from graphkit.nn import (
+    BiMamba,
+    GatedLinearAttention,
+    GatedPositionalAttention,
+    MeanMixer,
+    MixerBlock,
+    SelectiveSSM,
+    SelfAttention,
+    TokenMixer,
+    TokenMixingGate,
+    TokenModel,
+)
 from graphkit.ops import TokenLayout
 from graphkit.transforms import (
     EventTokens,
@@ -28,6 +39,11 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "bidirectional gla": lambda channels: GatedLinearAttention(channels, heads=2, bidirectional=True),
     "mamba": lambda channels: SelectiveSSM(channels, d_state=2),
     "bidirectional mamba": lambda channels: BiMamba(channels, d_state=2),
+    "attention": lambda channels: SelfAttention(channels, heads=2),
+    "causal attention": lambda channels: SelfAttention(channels, heads=2, causal=True),
+    "convit": lambda channels: GatedPositionalAttention(channels, heads=4),
+    "mlp mixer": lambda channels: MixerBlock(channels, num_tokens=8),
+    "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=8),
 }
 
 
@@ -66,6 +82,8 @@ def test_every_tokenizer_goes_through_every_mixer_to_every_head(tokens):
     data = TOKENS[tokens]()
     layout = TokenLayout.of(data, data.num_nodes)
     for name, mixer in MIXERS.items():
+        if mixer(8).position == "grid" and layout.pos is None:
+            continue  # it needs a grid, and says so
         for head, rows in (("token", layout.num_tokens), ("mean", layout.num_graphs), ("last", layout.num_graphs)):
             torch.manual_seed(0)
             model = TokenModel(data.x.size(1), 8, 3, mixer, head=head, max_positions=8)

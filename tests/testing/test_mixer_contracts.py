@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 import graphkit.nn
-from graphkit.nn import BiMamba, GatedLinearAttention, MeanMixer, SelectiveSSM, TokenMixer
+from graphkit.nn import (
+    BiMamba,
+    GatedLinearAttention,
+    GatedPositionalAttention,
+    MeanMixer,
+    MixerBlock,
+    SelectiveSSM,
+    SelfAttention,
+    TokenMixer,
+    TokenMixingGate,
+)
 from graphkit.ops import TokenLayout, linear_scan
 from graphkit.testing import MIXER_CHECKS, check_token_mixer
 
@@ -27,6 +37,16 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
         "backwards": (lambda: SelectiveSSM(4, d_state=3, d_conv=1, reverse=True), {}),
     },
     BiMamba: {"both": (lambda: BiMamba(4, d_state=3), {})},
+    SelfAttention: {
+        "all": (lambda: SelfAttention(4, heads=2), {}),
+        "causal": (lambda: SelfAttention(4, heads=2, causal=True), {}),
+    },
+    GatedPositionalAttention: {
+        "local": (lambda: GatedPositionalAttention(8, heads=4), {}),
+        "random": (lambda: GatedPositionalAttention(6, heads=3, local_init=False), {}),
+    },
+    MixerBlock: {"nine": (lambda: MixerBlock(4, num_tokens=9), {})},
+    TokenMixingGate: {"ten": (lambda: TokenMixingGate(4, num_tokens=10), {})},
 }
 CASES = [(kind, name) for kind, rows in TABLE.items() for name in rows]
 
