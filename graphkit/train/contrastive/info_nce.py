@@ -43,8 +43,8 @@ def info_nce(u: Tensor, v: Tensor, tau: float = 0.5, intra_view: bool = True, ch
 
     Example:
         >>> eye = torch.eye(3)
-        >>> info_nce(eye, eye, tau=0.1).round(decimals=3)
-        tensor(0.0000)
+        >>> info_nce(eye, eye, tau=0.5).round(decimals=3)
+        tensor(0.4330)
     """
     if u.dim() != 2 or u.shape != v.shape or u.size(0) == 0:
         raise ValueError(f"u and v must have one shape [N, H] with N > 0 (got {list(u.shape)} and {list(v.shape)})")
