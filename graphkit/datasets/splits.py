@@ -36,7 +36,7 @@ class LinkSplit:
         valid_neg_target: ``[n_v, k]`` where every source has its own negatives (ogbl-citation2): the negatives of the
             link ``valid_pos[:, i]`` are ``(valid_pos[0, i], valid_neg_target[i])``. ``valid_neg`` is empty then.
         test_neg_target: The same for the test links.
-        train_neg: Negatives for training ``[2, m]`` where the protocol fixes them; None where they are drawn each epoch.
+        train_neg: Negatives for training ``[2, m]`` where the protocol fixes them; None: they are drawn each epoch.
     """
 
     num_nodes: int
@@ -295,12 +295,13 @@ class NCNRandomLinkSplit(BaseTransform):
     def __repr__(self) -> str:
         return f"NCNRandomLinkSplit(val={self.val}, test={self.test}, neg_pool={self.neg_pool})"
 
+
 def random_link_split(data: Data, valid: float = 0.16, test: float = 0.2, seed: int = 0) -> LinkSplit:
     """Random links for validation and test, and as many fixed non-links for each part, training included.
 
     What :class:`torch_geometric.transforms.RandomLinkSplit` makes of an undirected graph: messages pass along the
-    training links, and along the validation links, too, when test links are scored. Non-links are uniform among the pairs
-    that are linked nowhere in the full graph; no two parts share one.
+    training links, and along the validation links, too, when test links are scored. Non-links are uniform among the
+    pairs that are linked nowhere in the full graph; no two parts share one.
 
     Raises:
         ValueError: shares that are not positive or leave no training links, or a graph too dense for the non-links.
@@ -465,13 +466,14 @@ def fold_split(y: Tensor, fold: int = 0, num_folds: int = 10, seed: int = 0) -> 
         train.nonzero().view(-1), (fold_of == valid).nonzero().view(-1), (fold_of == test).nonzero().view(-1)
     )
 
+
 def cross_validation_split(
     y: Tensor, fold: int = 0, num_folds: int = 5, valid: float = 0.2, seed: int = 0
 ) -> IndexSplit:
     """Cross-validation over all labelled nodes: one fold is for test, a share ``valid`` of the others for validation.
 
-    Five folds make 64/16/20 %. ``fold`` counts through the folds of a random order and starts again, with another order,
-    after the last one; ``seed`` says which orders. Nodes with a negative label are left out.
+    Five folds make 64/16/20 %. ``fold`` counts through the folds of a random order and starts again, with another
+    order, after the last one; ``seed`` says which orders. Nodes with a negative label are left out.
 
     Raises:
         ValueError: fewer than two folds, a share outside (0, 1), or too few nodes for a part.

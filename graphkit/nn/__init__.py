@@ -14,17 +14,17 @@ from graphkit.nn.mixer import (
     TokenMixer,
     TokenMixingGate,
 )
+from graphkit.nn.models import GNN, ForwardLayer, ForwardStack, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
-from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
-from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
-from graphkit.nn.models import ForwardLayer, ForwardStack, GNN, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
 from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
 from graphkit.nn.models.grand import GRAND, GRANDPropagation
-from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
+from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugmented
+from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
 from graphkit.nn.models.neighbor_cvae import NeighborCVAE
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
+from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
 from graphkit.nn.temporal import (
     NAT,
     APANEncoder,
@@ -51,38 +51,17 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
-    "TokenMixingGate",
-    "SelfAttention",
-    "MixerBlock",
-    "GatedPositionalAttention",
-    "SwiGLU",
-    "TokenModel",
-    "BiMamba",
-    "GatedLinearAttention",
-    "MeanMixer",
-    "SelectiveSSM",
-    "TokenMixer",
-    "AdjacencyBounds",
-    "GCNBoundPropagation",
-    "GCNEncoder",
-    "adjacency_bounds",
-    "contrast_vectors",
     "GCNII",
+    "GNN",
     "GRAND",
     "LAGAT",
     "LAGCN",
     "LAGCNII",
     "LASAGE",
-    "GRANDPropagation",
-    "LocallyAugmented",
-    "NeighborCVAE",
-    "GNN",
-    "Genotype",
-    "LowPrecisionGNN",
-    "low_precision_space",
-    "uniform_quantize",
     "NAT",
     "APANEncoder",
+    "AdjacencyBounds",
+    "BiMamba",
     "CachedConv",
     "CodeDistillMLP",
     "CommonRecentNeighbors",
@@ -91,15 +70,26 @@ __all__ = [
     "EdgeBank",
     "ForwardLayer",
     "ForwardStack",
+    "GCNBoundPropagation",
+    "GCNEncoder",
+    "GRANDPropagation",
+    "GatedLinearAttention",
+    "GatedPositionalAttention",
+    "Genotype",
     "GraphTokenizer",
     "JointNeighborhood",
     "LinkHeuristic",
     "LinkPredictor",
+    "LocallyAugmented",
+    "LowPrecisionGNN",
     "LowRankGCNConv",
+    "MeanMixer",
     "MemoryDGNN",
+    "MixerBlock",
     "NCNCDecoder",
     "NCNDecoder",
     "NeighborBuffer",
+    "NeighborCVAE",
     "NeighborhoodCache",
     "PersistentForecast",
     "Popularity",
@@ -107,9 +97,12 @@ __all__ = [
     "PureConv",
     "PureGNN",
     "Recency",
+    "SelectiveSSM",
+    "SelfAttention",
     "SparseLinear",
     "StableContrast",
     "StreamingModule",
+    "SwiGLU",
     "TGNMemory",
     "TemporalAttentionEmbedding",
     "TemporalModel",
@@ -118,12 +111,19 @@ __all__ = [
     "TemporalNodeClassifier",
     "TemporalNodeModel",
     "TimeEncoder",
+    "TokenMixer",
+    "TokenMixingGate",
+    "TokenModel",
     "TokenizerOutput",
     "VQOutput",
     "VectorQuantizer",
+    "adjacency_bounds",
     "code_scores",
+    "contrast_vectors",
     "kmeans",
+    "low_precision_space",
     "memory_coherence_loss",
     "propagate",
     "sparsify",
+    "uniform_quantize",
 ]

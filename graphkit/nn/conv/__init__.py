@@ -1,8 +1,8 @@
 """Message-passing layers."""
 
+from graphkit.nn.conv.cached_conv import CachedConv
 from graphkit.nn.conv.degree_power import DegreePowerGCNConv
 from graphkit.nn.conv.low_rank import LowRankGCNConv
-from graphkit.nn.conv.cached_conv import CachedConv
 from graphkit.nn.conv.propagate import PureConv, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear, sparsify
 

@@ -7,4 +7,4 @@ from graphkit.nn.models.link_predictor import LinkPredictor
 from graphkit.nn.models.pure_gnn import PureGNN
 from graphkit.nn.models.stable_contrast import StableContrast
 
-__all__ = ["ForwardLayer", "ForwardStack", "GNN", "LinkHeuristic", "LinkPredictor", "PureGNN", "StableContrast"]
+__all__ = ["GNN", "ForwardLayer", "ForwardStack", "LinkHeuristic", "LinkPredictor", "PureGNN", "StableContrast"]

@@ -39,8 +39,8 @@ class LinkPredictionTask(Task):
             takes Hits@100, 50, 20, 10 and 1 as far as there are as many negatives, then MRR and AUC. Where every source
             has its own negatives there is only ``"MRR"``.
         target_link_removal: take a batch's own links (both directions) out of the input graph.
-        negatives: ``"uniform"`` pairs, ``"source"``: random tails for the sources of the links, or ``"fixed"``: those of
-            ``split.train_neg``, the same ones in each epoch.
+        negatives: ``"uniform"`` pairs, ``"source"``: random tails for the sources of the links, or ``"fixed"``: those
+            of ``split.train_neg``, the same ones in each epoch.
         seed: seed of the order and the negatives.
         eval_batch_size: pairs scored at once in evaluation.
         evaluator: an official evaluator (``ogb.linkproppred.Evaluator``), which replaces ``metrics``.
@@ -75,7 +75,7 @@ class LinkPredictionTask(Task):
         _check_split(split)
         if negatives == "fixed" and (split.train_neg is None or split.train_neg.shape != split.train_pos.shape):
             got = None if split.train_neg is None else list(split.train_neg.shape)
-            raise ValueError(f"split.train_neg must be a pair for each training link with negatives='fixed' (got {got})")
+            raise ValueError(f"split.train_neg must be {list(split.train_pos.shape)} for fixed negatives (got {got})")
         self.split, self.evaluator = split, evaluator
         self.metrics = _metrics(metrics, split)
         self.monitor = _official_name(evaluator) if evaluator is not None else self.metrics[0]
