@@ -199,6 +199,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     common: dict[str, Any] = {"num_classes": dataset.info.classes, **_views(config, model)}
     start_from = None
     if model.startswith("LA"):
+        if config.row_normalize and float(data.x.max()) > 1:
+            # Into the range of the generator's likelihood; rows of sum one are the same at any scale.
+            data.x = data.x / data.x.max()
         cvae, trained = _generator(config, data, split, dataset.info.classes, seed)
         start_from = ("CVAE", trained)
         fixed = model == "LAGRAND"

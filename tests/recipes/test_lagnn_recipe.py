@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from graphkit import cli
+from graphkit.datasets import load
 from graphkit.nn import GRAND, LAGCN, LAGCNII
 from graphkit.recipes import get_recipe
 from graphkit.recipes.lagnn import MODELS, RECIPE, VARIANTS, build
@@ -76,6 +77,20 @@ def test_a_baseline_is_as_wide_as_all_branches(name: str, dataset: str) -> None:
     assert (plain.num_generated, augmented.num_generated) == (0, config.generated)
     sizes = [sorted(p.shape for p in model.rest.parameters()) for model in (plain, augmented)]
     assert sizes[0] == sizes[1]
+
+
+def test_larger_features_are_scaled_for_the_generator_alone(monkeypatch) -> None:
+    config = replace(RECIPE.defaults("digits", fast=True), row_normalize=True)
+    plain = build(config, "LAGCN", 0).task
+    dataset = load("digits")
+    dataset.data.x = dataset.data.x * 3
+    monkeypatch.setattr("graphkit.recipes.lagnn.load", lambda *_: dataset)
+    scaled = build(config, "LAGCN", 0).task
+    torch.testing.assert_close(scaled.condition, plain.condition)
+    torch.testing.assert_close(scaled.x, plain.x)
+    torch.testing.assert_close(build(config, "GCN", 0).task.x, plain.x)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        build(replace(config, row_normalize=False), "LAGCN", 0)
 
 
 def test_models_and_tasks() -> None:
