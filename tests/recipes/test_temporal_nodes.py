@@ -94,7 +94,7 @@ def test_an_encoder_keeps_what_it_learned_from_links(tmp_path) -> None:
             return made[0]
 
     place = tmp_path / "TGN" / "seed0"
-    _run_one(Kept(), config, "TGN", 0, place, RunOptions(quiet=True), make_fabric("cpu"))
+    _run_one(Kept(), config, "TGN", 0, place, RunOptions(quiet=True), make_fabric("cpu"), set())
     saved = torch.load(tmp_path / "TGN-links" / "seed0" / "checkpoint.pt", weights_only=True)["best_state"]
     for name, p in made[0].model.encoder.named_parameters():
         assert torch.equal(p, saved[name])
