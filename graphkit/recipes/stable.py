@@ -249,8 +249,11 @@ def _svd(config: Config, task: NodeClassificationTask, seed: int) -> Experiment:
     return Experiment(task, network, optimizer, config.epochs, config.patience)
 
 
-_READ = "Reliable Representations Make A Stronger Defender, introduction"
-_RECALLED = "recalled from Reliable Representations Make A Stronger Defender; not checked against the paper"
+_READ = "Reliable Representations Make A Stronger Defender, introduction; on graphs attacked by its authors"
+_RECALLED = (
+    "recalled from Reliable Representations Make A Stronger Defender, not checked against the paper; graphs "
+    "attacked by its authors"
+)
 
 
 def _figures(model: str, graph: str, *means: float | None, source: str) -> dict[tuple[str, str], Reported]:
