@@ -27,6 +27,7 @@ LAST_LINE = {
     "own_stream_from_csv.py": "5. ",
     "vqgraph.py": "digits: test accuracy of the student ",
     "forward_gnn.py": "digits: test accuracy ",
+    "lagnn.py": "digits: test accuracy ",
     "stable.py": "pyimports: test accuracy ",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
