@@ -7,6 +7,9 @@ from graphkit.nn.mixer import (
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
+    Hopfield,
+    HopfieldMemory,
+    HopfieldPooling,
     MeanMixer,
     MixerBlock,
     SelectiveSSM,
@@ -51,6 +54,9 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
+    "Hopfield",
+    "HopfieldMemory",
+    "HopfieldPooling",
     "GCNII",
     "GNN",
     "GRAND",

@@ -12,6 +12,7 @@ from graphkit.nn import (
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
+    Hopfield,
     MeanMixer,
     MixerBlock,
     SelectiveSSM,
@@ -42,6 +43,7 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "attention": lambda channels: SelfAttention(channels, heads=2),
     "causal attention": lambda channels: SelfAttention(channels, heads=2, causal=True),
     "convit": lambda channels: GatedPositionalAttention(channels, heads=4),
+    "hopfield": lambda channels: Hopfield(channels, hidden_channels=4, heads=2, steps=1),
     "mlp mixer": lambda channels: MixerBlock(channels, num_tokens=8),
     "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=8),
 }

@@ -15,6 +15,7 @@ from graphkit.nn import (
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
+    Hopfield,
     MeanMixer,
     MixerBlock,
     SelectiveSSM,
@@ -44,6 +45,10 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
     GatedPositionalAttention: {
         "local": (lambda: GatedPositionalAttention(8, heads=4), {}),
         "random": (lambda: GatedPositionalAttention(6, heads=3, local_init=False), {}),
+    },
+    Hopfield: {
+        "attention": (lambda: Hopfield(4, hidden_channels=2, heads=2), {}),
+        "three retrievals": (lambda: Hopfield(4, 3, heads=2, beta=[0.5, 2.0], steps=2, out_channels=5), {}),
     },
     MixerBlock: {"nine": (lambda: MixerBlock(4, num_tokens=9), {})},
     TokenMixingGate: {"ten": (lambda: TokenMixingGate(4, num_tokens=10), {})},

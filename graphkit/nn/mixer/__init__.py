@@ -2,6 +2,7 @@
 
 from graphkit.nn.mixer.attention import GatedPositionalAttention, SelfAttention
 from graphkit.nn.mixer.gla import GatedLinearAttention
+from graphkit.nn.mixer.hopfield import Hopfield, HopfieldMemory, HopfieldPooling
 from graphkit.nn.mixer.mamba import BiMamba, SelectiveSSM
 from graphkit.nn.mixer.token_mixer import MeanMixer, TokenMixer
 from graphkit.nn.mixer.token_mlp import MixerBlock, TokenMixingGate
@@ -10,6 +11,9 @@ __all__ = [
     "BiMamba",
     "GatedLinearAttention",
     "GatedPositionalAttention",
+    "Hopfield",
+    "HopfieldMemory",
+    "HopfieldPooling",
     "MeanMixer",
     "MixerBlock",
     "SelectiveSSM",
