@@ -43,7 +43,7 @@ def linear_probe(
     Adam on the cross-entropy of all training nodes without weight decay; every ``eval_every`` epochs the validation
     nodes are scored, and the epoch of their best accuracy (which is micro-F1 where each node has one class) gives the
     test values. The weights are drawn by ``seed`` alone, so that the same vectors give the same result.
-    O(epochs |train| D C) time.
+    O(n D C) time an epoch for n training nodes and C classes.
 
     Args:
         z: ``[N, D]`` vectors; no gradient reaches them.

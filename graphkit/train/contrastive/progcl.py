@@ -144,7 +144,8 @@ class ProGCL(GCA):
 def beta_mixture_log_odds(x: Tensor, false_share: float = 0.05, steps: int = _STEPS) -> Tensor:
     """Fit two Beta distributions to values in [0, 1]; how the component of the smaller mean is told from the other.
 
-    Expectation-maximisation with the moments of each component, from Beta(1, 2) and Beta(2, 1). O(steps |x|).
+    Expectation-maximisation with the moments of each component, from Beta(1, 2) and Beta(2, 1); a few passes over the
+    values in each step.
 
     Returns:
         ``[3]`` float64: ``a``, ``b``, ``c`` of the log odds ``c + a log x + b log(1 - x)`` of the smaller component.

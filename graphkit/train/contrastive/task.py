@@ -36,8 +36,8 @@ class ContrastiveTask(NodeClassificationTask):
     views within the budget is above zero (``"Certified"``).
 
     A model is called as ``model(x, graph)`` for vectors and as ``model(x, graph, other=(x2, graph2), batch_size=...)``
-    for loss and both vectors, as :class:`GRACE` is. With several processes all draw the same views and compute the same
-    loss; there is nothing to gain.
+    for loss and both vectors, as :class:`GRACE` is. With several processes all draw the same views; there is
+    nothing to gain.
 
     Args:
         data: as :class:`~graphkit.train.NodeClassificationTask`.
