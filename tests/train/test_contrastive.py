@@ -545,6 +545,12 @@ def test_views_may_change_features_but_not_under_pot() -> None:
         next(ContrastiveTask(data, split(), (Fewer(), EdgeDrop(0.2))).batches(1))
 
 
+def test_pot_bounds_the_encoder_that_is_trained() -> None:
+    made = task(pot=POTLoss(encoder(), adjacency_bounds(two_groups().edge_index, SIZE, drop_rate=0.4)))
+    with pytest.raises(ValueError, match="pot bounds another encoder"):
+        made.loss(GRACE(encoder(), 8, 8), next(made.batches(1)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -110,6 +110,8 @@ class ContrastiveTask(NodeClassificationTask):
         contrast, z1, z2 = model(x, view1, other=(x2, view2), batch_size=self.batch_size)
         if self.pot is None:
             return contrast
+        if getattr(model, "encoder", None) is not self.pot.encoder:
+            raise ValueError("pot bounds another encoder than the model's; make POTLoss with model.encoder")
         if any(view.x is not self.x for view in batch):
             raise ValueError("views changed the features; POT bounds what deleted edges do, and those alone")
         return (1 - self.kappa) * contrast + self.kappa * self.pot(x, view1, view2, z1, z2)
