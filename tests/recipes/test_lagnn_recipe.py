@@ -112,7 +112,18 @@ def test_models_and_tasks() -> None:
     assert len(layers["params"]) == config.gcnii_layers
 
 
-@pytest.mark.parametrize("selector", ["bald", "agreement", "last"])
+def test_the_released_score_gets_the_labels_of_training_nodes_alone() -> None:
+    config = replace(RECIPE.defaults("digits", fast=True), selector="agreement")
+    experiment = build(config, "LAGCN", 0)
+    critic, generator, _ = experiment.chain()
+    selector = generator.task.selector
+    assert (selector.name, generator.task.monitor, selector.passes) == ("Agreement", "Agreement", 4)
+    assert selector.critic is critic.model
+    assert torch.equal(selector.nodes, experiment.task.split.train)
+    assert torch.equal(selector.labels, experiment.task.y[selector.nodes])
+
+
+@pytest.mark.parametrize("selector", ["bald", "last"])
 def test_other_ways_to_choose_the_generator(selector: str, tmp_path) -> None:
     words = ["run", "lagnn", "--fast", "--models", "LAGCN", "--selector", selector, "--device", "cpu", "--quiet"]
     assert cli.main([*words, "--out", str(tmp_path)]) == 0
