@@ -23,6 +23,7 @@ from graphkit.ops.sample import (
     sampling_graph,
 )
 from graphkit.ops.scan import gla_scan, linear_scan, selective_scan, ssd_scan
+from graphkit.ops.similarity import most_similar, pair_cosine
 from graphkit.ops.spmm import spmm
 from graphkit.ops.tokens import TokenLayout
 from graphkit.ops.walk import random_walk
@@ -45,6 +46,8 @@ __all__ = [
     "gla_scan",
     "linear_relaxation",
     "linear_scan",
+    "most_similar",
+    "pair_cosine",
     "pair_product",
     "ppr",
     "ppr_power",

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from graphkit.ops import NeighborIndex
+from graphkit.ops import NeighborIndex, pair_cosine
 from graphkit.ops.common_neighbors import common_neighbor_count
 from graphkit.ops.csr import ptr_to_index
-from graphkit.ops.similarity import pair_cosine
 from graphkit.transforms.undirected import both_directions, undirected_edges
 from graphkit.utils.checks import check_pairs, check_range
 

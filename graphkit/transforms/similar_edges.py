@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphkit.ops import NeighborIndex
-from graphkit.ops.similarity import most_similar
+from graphkit.ops import NeighborIndex, most_similar
 from graphkit.utils.checks import check_int
 
 

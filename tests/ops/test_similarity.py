@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphkit.ops.similarity import most_similar, pair_cosine
+from graphkit.ops import most_similar, pair_cosine
 
 
 def rows(count: int = 37, width: int = 6, seed: int = 0) -> Tensor:
