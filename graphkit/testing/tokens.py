@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from graphkit.ops.tokens import TokenLayout
 from graphkit.testing.suite import (
     Suite,
     check_names,
@@ -269,17 +268,11 @@ class _Mixers(Suite):
         batch = Batch.from_data_list(self.graphs[:2])
         first = torch.tensor([0, *counts]).cumsum(0)
         sizes = torch.cat([batch.grid_size[:1], torch.tensor([[1, 3]]), batch.grid_size[1:]])
-        layout = TokenLayout(
-            first, batch.order, pos=batch.pos, grid_size=sizes, time=batch.time, edge_index=batch.edge_index
-        )
-        same(self.mixer(batch.x, layout), want, "with a graph without tokens between them")
-        nothing = TokenLayout(
-            first[:1],
-            pos=batch.pos[:0],
-            grid_size=batch.grid_size[:0],
-            time=batch.time[:0],
-            edge_index=batch.edge_index[:, :0],
-        )
+        fields = {name: batch[name] for name in ("order", "pos", "time", "edge_index")}
+        among = Data(ptr=first, grid_size=sizes, num_nodes=batch.num_nodes, **fields)
+        same(self.mixer(batch.x, among), want, "with a graph without tokens between them")
+        fields = {name: value[..., :0] if name == "edge_index" else value[:0] for name, value in fields.items()}
+        nothing = Data(ptr=first[:1], grid_size=sizes[:0], num_nodes=0, **fields)
         out = self.mixer(batch.x[:0], nothing)
         if list(out.shape) != [0, self.mixer.out_channels]:
             fail(f"no tokens must give [0, {self.mixer.out_channels}] (got {list(out.shape)})")
