@@ -364,10 +364,13 @@ def kmeans(x: Tensor, num_clusters: int, metric: str = "cosine") -> tuple[Tensor
     head = torch.arange(heads, device=x.device)
     centers = x.new_empty(heads, num_clusters, width)
     place = torch.randint(rows, (heads,), device=x.device)
-    nearest = x.new_full((heads, rows), torch.inf)
+    squares = x.square().sum(-1)
+    nearest = torch.full_like(squares, torch.inf)
     for k in range(num_clusters):
         centers[:, k] = x[head, place]
-        nearest = torch.minimum(nearest, (x - centers[:, k, None]).square().sum(-1))
+        # |x - c|^2 by a product, which reads x once and writes no copy of it.
+        distance = squares - 2 * (x @ centers[:, k, :, None])[..., 0] + squares[head, place][:, None]
+        nearest = torch.minimum(nearest, distance.clamp(min=0))
         # Where all rows are taken any will do.
         place = torch.multinomial(nearest + torch.finfo(x.dtype).tiny ** 0.5, 1)[:, 0]
     counts = x.new_ones(heads, num_clusters)

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -48,7 +49,8 @@ def export_student(student: CodeDistillMLP, path: str | os.PathLike) -> Path:
         torch.export.save(program, content)
     else:
         require("onnx", "onnx")
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that there is a newer exporter
             torch.onnx.export(
                 network,
                 example,
