@@ -42,7 +42,7 @@ class Graphon:
         >>> blocks
         Graphon(resolution=2, density=0.350)
         >>> round(float(blocks.motif_density(torch.tensor([[0, 1, 2], [1, 2, 0]]))), 4)  # triangles
-        0.0785
+        0.0765
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -203,8 +203,8 @@ class GraphonEstimator:
     Example:
         >>> star = Data(edge_index=torch.tensor([[0, 0, 0, 1, 2, 3], [1, 2, 3, 0, 0, 0]]), num_nodes=4)
         >>> GraphonEstimator(resolution=2, smoothing=0).fit([star]).values
-        tensor([[0.6667, 0.5000],
-                [0.5000, 0.0000]], dtype=torch.float64)
+        tensor([[0.7500, 0.6000],
+                [0.6000, 0.0000]], dtype=torch.float64)
     """
 
     def __init__(

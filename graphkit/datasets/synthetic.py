@@ -304,7 +304,7 @@ def graphon_domains(num_graphs: int = 240, seed: int = 0) -> list[Data]:
     a source and two are mixtures.
 
     A graph of 30 to 60 nodes is drawn from the graphon ``density * (1 + s * (shape - 1))``, where its strength ``s`` is
-    uniform in [0.3, 1]. In targets the label says whether ``s`` is above the middle: what there is to learn is how
+    uniform in [0.5, 1.1]. In targets the label says whether ``s`` is above the middle: what there is to learn is how
     strongly a graph has the structure of its domain. Sources have no labels (-1). The expected density depends neither
     on the strength nor, among the sources, on the domain.
 
@@ -330,10 +330,10 @@ def graphon_domains(num_graphs: int = 240, seed: int = 0) -> list[Data]:
     graphs = []
     for number, (shape, density) in enumerate(GRAPHON_DOMAINS.values()):
         for _ in range(num_graphs):
-            strength, place = rng.uniform(0.3, 1), rng.integers(len(shape), size=rng.integers(30, 61))
+            strength, place = rng.uniform(0.5, 1.1), rng.integers(len(shape), size=rng.integers(30, 61))
             values = (density * (1 + strength * (shape - 1))).clip(0, 1)
             graph = bernoulli_graph(torch.from_numpy(values[np.ix_(place, place)]), generator)
-            graph.y = torch.tensor([-1 if number < GRAPHON_SOURCES else int(strength > 0.65)])
+            graph.y = torch.tensor([-1 if number < GRAPHON_SOURCES else int(strength > 0.8)])
             graph.domain = torch.tensor([number])
             graphs.append(graph)
     return graphs

@@ -56,22 +56,24 @@ class Config:
     """Share of nodes, and of edges, that GraphCL's views change."""
     pretrain_lr: float = 0.005
     """Learning rate of pre-training."""
-    pretrain_epochs: int = 20
+    pretrain_epochs: int = 60
     """Epochs of pre-training."""
     pretrain_batch_size: int = 64
     """Graphs a step of pre-training."""
-    draws: int = 5
+    draws: int = 8
     """How often the training graphs of a target are drawn; gains are means over the draws."""
-    lr: float = 0.001
+    lr: float = 0.0001
     """Learning rate of fine-tuning, of the encoder."""
     head_lr: float = 0.01
     """Learning rate of fine-tuning, of the linear head, which is new."""
-    epochs: int = 20
+    epochs: int = 30
     """Epochs of fine-tuning."""
-    batch_size: int = 10
+    batch_size: int = 20
     """Graphs a step of fine-tuning."""
     resolution: int = 24
     """Squares a side of the graphons."""
+    clusters: int = 5
+    """Clusters of a source's graphs with like topology, each of which has a graphon."""
 
 
 def build(config: Config, model: str, seed: int) -> Experiment:
@@ -79,9 +81,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
     if dataset.graphs is None or "domain" not in dataset.graphs[0]:
-        raise ValueError(
-            f"{config.dataset} has no domains; the study needs sources and targets, as graphon-domains has"
-        )
+        raise ValueError(f"{config.dataset} has no domains to go from and to; take graphon-domains")
     names = list(GRAPHON_DOMAINS)
     label, domain = (torch.tensor([int(graph[key]) for graph in dataset.graphs]) for key in ("y", "domain"))
     graphs = [Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes) for graph in dataset.graphs]
@@ -127,12 +127,12 @@ def _finetune(config: Config, task: GraphClassificationTask, encoder: nn.Module)
         {"params": network.encoder.parameters(), "lr": config.lr},
         {"params": network.head.parameters(), "lr": config.head_lr},
     ]
-    return Experiment(task, network, torch.optim.Adam(groups), config.epochs, eval_every=2)
+    return Experiment(task, network, torch.optim.Adam(groups), config.epochs, eval_every=3)
 
 
 def _scores(config: Config, sources: dict[str, list[Data]], targets: dict[str, list[Data]]) -> dict[str, Tensor]:
     """What is known before training, ``[S, T]`` each: feasibility, and minus the differences of simple numbers."""
-    scorer = PretrainFeasibility(estimator=GraphonEstimator(resolution=config.resolution))
+    scorer = PretrainFeasibility(estimator=GraphonEstimator(resolution=config.resolution), clusters=config.clusters)
     uniform = PretrainFeasibility(learn_alpha=False, estimator=scorer.estimator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a resolution beyond the graphs of a cluster
@@ -160,7 +160,7 @@ RECIPE = Recipe(
     key="w2pgnn",
     config=Config,
     settings={"graphon-domains": {}},
-    fast={"hidden": 8, "layers": 2, "pretrain_epochs": 1, "epochs": 2, "draws": 1, "resolution": 12},
+    fast={"hidden": 8, "layers": 2, "pretrain_epochs": 1, "epochs": 2, "draws": 1, "resolution": 12, "clusters": 2},
     models=MODELS,
     build=build,
     task="graph",

@@ -86,12 +86,12 @@ def test_a_target_beyond_the_basis_stays_far(basis: GraphonBasis) -> None:
 
 def mixtures(seed: int, k: int) -> GraphonBasis:
     draw = torch.Generator().manual_seed(seed)
-    values = torch.rand(k, 8, 8, generator=draw, dtype=torch.float64)
+    values = torch.rand(k, 6, 6, generator=draw, dtype=torch.float64)
     return GraphonBasis([Graphon((v + v.t()) / 2) for v in values])
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_weights_lie_on_the_simplex_and_learning_helps(seed: int, k: int) -> None:
     basis, target = mixtures(seed, k), mixtures(seed + 1, 1).graphons[0]
     learned, uniform = score(basis, target), score(basis, target, learn_alpha=False)
@@ -104,8 +104,8 @@ def test_weights_lie_on_the_simplex_and_learning_helps(seed: int, k: int) -> Non
     assert -learned.score <= again + 1e-9
 
 
-@given(seed=st.integers(0, 1000), k=st.integers(1, 3))
-@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), k=st.integers(1, 2))
+@settings(max_examples=8, deadline=None)
 def test_a_further_element_never_makes_it_worse(seed: int, k: int) -> None:
     basis, target = mixtures(seed, k + 1), mixtures(seed + 1, 1).graphons[0]
     fewer = GraphonBasis(basis.graphons[:k])
@@ -173,7 +173,7 @@ def test_selection() -> None:
     feasibility = PretrainFeasibility(estimator=GraphonEstimator(resolution=R), clusters=2)
     ranking = select_pretraining({"a": a, "b": b, "c": c}, target, 2, feasibility)
     assert ranking[0][0] == ("a", "b")
-    assert [names for names, _ in ranking] != sorted(names for names, _ in ranking) or len(ranking) == 3
+    assert sorted(names for names, _ in ranking) == [("a", "b"), ("a", "c"), ("b", "c")]
     values = [result.score for _, result in ranking]
     assert values == sorted(values, reverse=True)
     assert ranking[0][1].score == feasibility.score({"a": a, "b": b}, target).score

@@ -7,7 +7,7 @@ import pytest
 from graphkit.bench.advise import advise
 from graphkit.cli import main
 
-FAST = ["--graphs", "60", "--resolution", "10", "--min-nodes", "8"]
+FAST = ["--graphs", "30", "--resolution", "8", "--min-nodes", "8"]
 
 
 def test_table_and_plot(tmp_path, capsys) -> None:
@@ -25,7 +25,7 @@ def test_table_and_plot(tmp_path, capsys) -> None:
 
 
 def test_scores_and_references(tmp_path, capsys) -> None:
-    words = {"graphs": 60, "resolution": 10, "min_nodes": 8, "out": str(tmp_path / "plot.svg")}
+    words = {"graphs": 30, "resolution": 8, "min_nodes": 8, "out": str(tmp_path / "plot.svg")}
     advice = advise(["pyimports", "digits"], "digits", **words)
     scores = {name: result.score for name, result in advice.results.items()}
     assert scores["digits"] > scores["pyimports"]
@@ -35,8 +35,8 @@ def test_scores_and_references(tmp_path, capsys) -> None:
     assert advice.share(advice.itself) == 1
     assert advice.share(advice.density) == 0
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
-    again = advise(["pyimports", "digits"], "digits", **words)
-    assert {name: result.score for name, result in again.results.items()} == scores
+    again = advise(["pyimports"], "digits", **words)
+    assert again.results["pyimports"].score == scores["pyimports"]
     capsys.readouterr()
 
 
