@@ -21,7 +21,7 @@ def test_case_does_not_matter():
 def test_available_lists_facts_without_reading_anything(tmp_path):
     listed = available(tmp_path)
     assert {facts.name for facts, on_disk in listed if on_disk} == {
-        *("pyimports", "nycflights", "digits", "triadic-closure"),
+        *("pyimports", "nycflights", "digits", "triadic-closure", "graphon-domains"),
     }
     for facts, _ in listed:
         assert facts.task in ("node", "link", "graph", "temporal")

@@ -108,8 +108,8 @@ def test_the_command_runs_all_models(tmp_path, capsys) -> None:
     ("words", "message"),
     [
         (["--dataset", "nycflights"], "nycflights has no protocol for node tasks"),
-        (["--protocol", "public"], "protocol must be one of random, per-class (got 'public')"),
-        (["--protocol", "link"], "protocol must be one of random, per-class (got 'link')"),
+        (["--protocol", "public"], "protocol must be one of random, per-class, unseen-nodes, five-fold (got 'public')"),
+        (["--protocol", "link"], "protocol must be one of random, per-class, unseen-nodes, five-fold (got 'link')"),
         (["--models", "GIN"], "must be one of GCN, GAT, SAGE, MLP"),
         (["--dropout", "2"], "dropout must be in [0, 1] (got 2.0)"),
     ],
