@@ -130,8 +130,8 @@ def _graphon_domains(facts: DatasetInfo, root: Path) -> Dataset:
     def few_shot(seed: int) -> IndexSplit:
         return per_class_split(classes, 10, 10, seed)
 
-    graphs = Graphs(*Graphs.collate(data_list), facts.name)
-    return Dataset(facts, graphs=graphs, splitters={"few-shot": few_shot})
+    data, slices = Graphs.collate(data_list)
+    return Dataset(facts, graphs=Graphs(data, slices, facts.name), splitters={"few-shot": few_shot})
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
