@@ -59,7 +59,7 @@ def graph_descriptors(data_list: Sequence[Data] | Batch, closeness_sources: int 
     """
     check_int(closeness_sources, "closeness_sources", 1)
     graphs = graph_set(data_list)
-    index, owner = graphs.index, graphs.owner
+    index, owner = graphs.neighbors, graphs.owner
     size = graphs.ptr.diff().double()
     degree = index.degree.double()
 
@@ -103,13 +103,13 @@ def _closeness(graphs: GraphSet, sources: int, seed: int) -> Tensor:
     of = owner[chosen]
     out = torch.zeros(chosen.numel(), dtype=torch.float64)
     first, last = graphs.ptr[of], graphs.ptr[of + 1]
-    effort = graphs.index.rowptr[last] - graphs.index.rowptr[first] + last - first
+    effort = graphs.neighbors.rowptr[last] - graphs.neighbors.rowptr[first] + last - first
     work = np.concatenate([[0], np.cumsum(array(effort))])
     run(
         _reach,
         work,
-        array(graphs.index.rowptr),
-        array(graphs.index.col),
+        array(graphs.neighbors.rowptr),
+        array(graphs.neighbors.col),
         *map(array, (chosen, first, last)),
         array(out),
     )

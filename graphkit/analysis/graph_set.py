@@ -18,12 +18,12 @@ class GraphSet(NamedTuple):
     """The union of undirected graphs without self-loops.
 
     Attributes:
-        index: neighbours, both directions, each once.
-        weight: ``[E]`` float64, the weight of each entry of ``index``; ones without weights.
+        neighbors: both directions of every edge, each once.
+        weight: ``[E]`` float64, the weight of each entry of ``neighbors``; ones without weights.
         ptr: ``[G + 1]`` int64 offsets of the graphs' nodes.
     """
 
-    index: NeighborIndex
+    neighbors: NeighborIndex
     weight: Tensor
     ptr: Tensor
 

@@ -260,7 +260,7 @@ def _block_means(graphs: GraphSet, resolution: int, pad: bool) -> np.ndarray:
 
     Nodes of one degree are a class, whose members spread evenly over the places of all of them.
     """
-    index, owner = graphs.index, graphs.owner
+    index, owner = graphs.neighbors, graphs.owner
     num_graphs = graphs.ptr.numel() - 1
     degree = torch.zeros(index.num_nodes, dtype=torch.float64).index_add_(0, index.row, graphs.weight)
     order = torch.from_numpy(np.lexsort((-degree.numpy().round(9), owner.numpy())))
@@ -458,7 +458,7 @@ def _smoothed(values: np.ndarray, weight: float) -> np.ndarray:
 
 def _matrices(graphs: GraphSet) -> list[np.ndarray]:
     """Each graph's adjacency matrix."""
-    index = graphs.index
+    index = graphs.neighbors
     whole = sp.csr_matrix((graphs.weight.numpy(), index.col.numpy(), index.rowptr.numpy()), (index.num_nodes,) * 2)
     bounds = graphs.ptr.tolist()
     return [whole[a:b, a:b].toarray() for a, b in pairwise(bounds)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeAlias, cast
 
 import numpy as np
 import scipy.optimize
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from graphkit.analysis.graph_descriptors import split_graphs
 from graphkit.analysis.graph_set import graph_list
@@ -18,7 +19,7 @@ from graphkit.analysis.graphon import Graphon, GraphonBasis, GraphonEstimator
 from graphkit.analysis.gromov_wasserstein import gromov_wasserstein
 from graphkit.utils.checks import check_choice, check_int
 
-Graphs = Sequence[Data] | Batch
+Graphs: TypeAlias = Sequence[Data]
 BASES = ("all", "domain", "topology")
 
 
@@ -151,8 +152,8 @@ class PretrainFeasibility:
         Raises:
             ValueError: no graphs, graphs without nodes, directed ones.
         """
-        fitted = isinstance(pretrain, Mapping) and all(isinstance(part, GraphonBasis) for part in pretrain.values())
-        bases: dict[str, GraphonBasis] = dict(pretrain) if fitted and pretrain else self.fit(pretrain)  # type: ignore
+        fitted = isinstance(pretrain, Mapping) and any(isinstance(part, GraphonBasis) for part in pretrain.values())
+        bases = cast(Mapping[str, GraphonBasis], pretrain) if fitted else self.fit(cast(Graphs, pretrain))
         goal = target if isinstance(target, Graphon) else self.estimator.fit(graph_list(target, "target"))
         distances, best = {}, None
         for name, basis in bases.items():

@@ -86,8 +86,8 @@ def advise(
     if len(sets) > 1:
         results[" + ".join(names)] = scorer.score(sets, wanted)
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed)).tolist()
-    halves = [[target[i] for i in part] for part in (order[::2], order[1::2] or order)]
-    itself = PretrainFeasibility(("all",), estimator=scorer.estimator).score(*halves).score
+    one, other = ([target[i] for i in part] for part in (order[::2], order[1::2] or order))
+    itself = PretrainFeasibility(("all",), estimator=scorer.estimator).score(one, other).score
     flat = Graphon(torch.full_like(wanted.values, wanted.density))
     advice = Advice(results, itself, -float(gromov_wasserstein(flat.values, wanted.values)[0]))
     picture = _plot(advice, goal, out)
