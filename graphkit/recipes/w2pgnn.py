@@ -131,13 +131,17 @@ def _finetune(config: Config, task: GraphClassificationTask, encoder: nn.Module)
 
 
 def _scores(config: Config, sources: dict[str, list[Data]], targets: dict[str, list[Data]]) -> dict[str, Tensor]:
-    """What is known before training, ``[S, T]`` each: feasibility, and minus the differences of simple numbers."""
+    """What is known before training, ``[S, T]`` each: feasibility, and minus the differences of simple numbers.
+
+    A source here is one generator, so that its feasibility is that of one graphon. With clusters it is that of the best
+    mixture of the graphons of its clusters, too.
+    """
     scorer = PretrainFeasibility(estimator=GraphonEstimator(resolution=config.resolution), clusters=config.clusters)
-    uniform = PretrainFeasibility(learn_alpha=False, estimator=scorer.estimator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a resolution beyond the graphs of a cluster
         bases = [scorer.fit({name: graphs}) for name, graphs in sources.items()]
         wanted = [scorer.estimator.fit(graphs) for graphs in targets.values()]
+    results = [[scorer.score(basis, goal) for goal in wanted] for basis in bases]
     here, there = (
         torch.stack([graph_descriptors(graphs).mean(0) for graphs in sets.values()]) for sets in (sources, targets)
     )
@@ -148,8 +152,8 @@ def _scores(config: Config, sources: dict[str, list[Data]], targets: dict[str, l
         return -torch.cdist(here[:, places] / spread, there[:, places] / spread)
 
     return {
-        "Feasibility": torch.tensor([[scorer.score(basis, goal).score for goal in wanted] for basis in bases]),
-        "Equal weights": torch.tensor([[uniform.score(basis, goal).score for goal in wanted] for basis in bases]),
+        "Feasibility": torch.tensor([[-result.distances["all"] for result in row] for row in results]),
+        "With clusters": torch.tensor([[result.score for result in row] for row in results]),
         "Density": difference("density"),
         "Clustering": difference("clustering"),
         "Descriptors": difference(*NAMES),
@@ -167,5 +171,5 @@ RECIPE = Recipe(
     protocol="an encoder is pre-trained on each source without labels and fine-tuned on each target, where validation "
     "chooses the epoch; the gain is the accuracy over that from scratch, with the same first weights; values are "
     "correlations of scores with gains over all pairs of source and target, in percent",
-    headline=("Density", "Clustering", "Scratch", "Pretrained"),
+    headline=("With clusters", "Density", "Clustering", "Scratch", "Pretrained"),
 )

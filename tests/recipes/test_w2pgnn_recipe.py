@@ -72,10 +72,10 @@ def test_scores_of_the_planted_domains_know_their_shapes() -> None:
     sets = {name: graphs[60 * d : 60 * (d + 1)] for d, name in enumerate(NAMES)}
     config = replace(w2pgnn.RECIPE.defaults(fast=True), resolution=16)
     scores = w2pgnn._scores(config, {n: sets[n] for n in NAMES[:4]}, {n: sets[n] for n in NAMES[4:]})
-    assert list(scores) == ["Feasibility", "Equal weights", "Density", "Clustering", "Descriptors"]
+    assert list(scores) == ["Feasibility", "With clusters", "Density", "Clustering", "Descriptors"]
     assert all(score.shape == (4, 6) and bool((score <= 0).all()) for score in scores.values())
-    assert scores["Equal weights"][:, :4].argmax(0).tolist() == [0, 1, 2, 3]
-    assert bool((scores["Feasibility"] >= scores["Equal weights"] - 1e-9).all())
+    assert scores["Feasibility"][:, :4].argmax(0).tolist() == [0, 1, 2, 3]
+    assert bool((scores["With clusters"] >= scores["Feasibility"] - 1e-9).all())
 
 
 def test_the_study_runs(small, tmp_path, capsys) -> None:
