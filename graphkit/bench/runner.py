@@ -21,6 +21,9 @@ from graphkit.utils.checks import check_range
 from graphkit.utils.io import atomic_write, check_writable
 
 
+_SAVE_EVERY = 10.0  # seconds of work that a killed run may lose
+
+
 class RecipeLike(Protocol):
     """What the runner needs to know of a recipe."""
 
@@ -167,6 +170,7 @@ def _run_one(
             seed=seed,
             folder=place.parent.parent / name / place.name,
             resume=resume,
+            save_every=_SAVE_EVERY,
             tensorboard=options.tensorboard,
             progress=not options.quiet,
             description=f"{name} seed {seed}",

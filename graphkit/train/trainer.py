@@ -71,6 +71,8 @@ class Trainer:
         clip_grad_norm: largest gradient norm of each of the optimizer's parameter groups.
         folder: where ``checkpoint.pt`` and ``history.csv`` go; None keeps nothing.
         resume: continue from ``folder/checkpoint.pt`` if it is there.
+        save_every: least seconds between two checkpoints, so that short epochs do not wait for the disk: a killed run
+            repeats no more than that. 0 writes one after every epoch. The first and the last epoch always write one.
         tensorboard: also log for TensorBoard (extra ``tensorboard``) under ``folder``.
         progress: show a progress bar.
         description: label of the progress bar.
@@ -99,6 +101,7 @@ class Trainer:
         clip_grad_norm: float | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
+        save_every: float = 0.0,
         tensorboard: bool = False,
         progress: bool = True,
         description: str = "",
@@ -115,6 +118,7 @@ class Trainer:
         self.fabric = fabric or make_fabric(device, precision)
         self.folder = None if folder is None else Path(folder)
         self.resume, self.tensorboard = resume, tensorboard
+        self.save_every = check_range(save_every, "save_every", 0)
         self.progress, self.description = progress, description
 
     def fit(
@@ -130,7 +134,7 @@ class Trainer:
             model: the module; moved to the trainer's device.
             task: the problem; moved too.
             optimizer: over the model's parameters; None evaluates a model that has nothing to train.
-            on_epoch_end: called with the epoch and its row of the history, after the checkpoint was written.
+            on_epoch_end: called with the epoch and its row of the history, after the checkpoint if one was written.
         """
         fabric = self.fabric
         settings = self._settings(model, task, optimizer)
@@ -167,6 +171,7 @@ class Trainer:
             leave=False,
             disable=not self.progress or fabric.global_rank > 0,
         )
+        saved_at = -math.inf
         try:
             for epoch in range(first, self.max_epochs + 1):
                 if self.patience is not None and waited >= self.patience:
@@ -187,7 +192,10 @@ class Trainer:
                         writer.add_scalar(name, value, epoch)
                     # Before the checkpoint: an epoch that is repeated is purged from the log, a missing one is lost.
                     writer.flush()
-                self._save(model, optimizer, best_state, epoch, waited, result, settings)
+                last = epoch == self.max_epochs or (self.patience is not None and waited >= self.patience)
+                if last or time.perf_counter() - saved_at >= self.save_every:
+                    self._save(model, optimizer, best_state, epoch, waited, result, settings)
+                    saved_at = time.perf_counter()
                 if on_epoch_end is not None:
                     on_epoch_end(epoch, row)
         finally:

@@ -297,6 +297,24 @@ def test_callback_comes_after_the_checkpoint(tmp_path):
     assert seen == [(1, 1.0, 1), (2, 2.0, 2)]
 
 
+@pytest.mark.parametrize(("patience", "stop"), [(None, 4), (1, 3)])
+def test_checkpoints_keep_their_distance_but_for_the_first_and_the_last(tmp_path, patience, stop):
+    saved = []
+
+    def note(epoch, row):
+        saved.append(load_tensors(tmp_path / "checkpoint.pt")["epoch"])
+
+    model, task = Weight(), Scripted({"A": [1.0, 2.0, 2.0, 2.0]})
+    trainer = Trainer(4, device="cpu", progress=False, folder=tmp_path, save_every=1e6, patience=patience)
+    trainer.fit(model, task, torch.optim.SGD(model.parameters(), lr=1.0), on_epoch_end=note)
+    assert saved == [1] * (stop - 1) + [stop]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == stop + 1
+    again = Trainer(4, device="cpu", progress=False, folder=tmp_path, patience=patience, resume=True)
+    model = Weight()
+    result = again.fit(model, Scripted({"A": [1.0, 2.0, 2.0, 2.0]}), torch.optim.SGD(model.parameters(), lr=1.0))
+    assert len(result.history) == stop
+
+
 def test_leftovers_of_killed_writers_are_removed(tmp_path):
     (tmp_path / ".checkpoint.pt.123-abcd.tmp").write_text("half")
     (tmp_path / "checkpoint.pt.notes").write_text("mine")
