@@ -20,7 +20,6 @@ from graphkit.train import Experiment, FitResult, make_fabric
 from graphkit.utils.checks import check_range
 from graphkit.utils.io import atomic_write, check_writable
 
-
 _SAVE_EVERY = 10.0  # seconds of work that a killed run may lose
 
 
