@@ -15,8 +15,8 @@ __all__ = [
     "PretrainFeasibility",
     "dataset_graphs",
     "graph_descriptors",
-    "node_compactness",
     "gromov_wasserstein",
+    "node_compactness",
     "select_pretraining",
     "split_graphs",
 ]

@@ -54,9 +54,6 @@ from graphkit.nn.temporal import (
 )
 
 __all__ = [
-    "Hopfield",
-    "HopfieldMemory",
-    "HopfieldPooling",
     "GCNII",
     "GNN",
     "GRAND",
@@ -83,6 +80,9 @@ __all__ = [
     "GatedPositionalAttention",
     "Genotype",
     "GraphTokenizer",
+    "Hopfield",
+    "HopfieldMemory",
+    "HopfieldPooling",
     "JointNeighborhood",
     "LinkHeuristic",
     "LinkPredictor",

@@ -133,7 +133,7 @@ class NeighborIndex:
         return self.from_csr(self.rowptr.to(device), self.col.to(device), self.num_nodes)
 
     def repeat(self, copies: int) -> NeighborIndex:
-        """The graph ``copies`` times side by side: node ``v`` of copy ``k`` is node ``k * num_nodes + v``. O(copies E)."""
+        """The graph ``copies`` times side by side: node ``v`` of copy ``k`` is ``k * num_nodes + v``. O(copies E)."""
         if copies < 1:
             raise ValueError(f"copies must be >= 1 (got {copies})")
         number = torch.arange(copies, device=self.device)[:, None]

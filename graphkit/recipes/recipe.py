@@ -44,8 +44,8 @@ class Recipe:
         build: ``build(config, model, seed)`` makes the experiment of one model.
         reported: the paper's figures by (model, dataset).
         headline: metrics that tables show beside the one that chooses the epoch.
-        task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split. None if nothing is
-            split.
+        task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split. None if
+            nothing is split.
         protocol: what else there is to the protocol, in one sentence.
     """
 

@@ -11,7 +11,8 @@ def test_inductive_recipe_hides_nodes_until_the_test():
     recipe = get_recipe("nat_inductive")
     config = recipe.defaults("nycflights", fast=True)
     split = recipe.build(config, "EdgeBank", 0).task.split
-    assert split.new_nodes is not None and bool(split.new_nodes.any())
+    assert split.new_nodes is not None
+    assert bool(split.new_nodes.any())
     plain = get_recipe("nat")
     assert plain.build(plain.defaults("nycflights", fast=True), "EdgeBank", 0).task.split.new_nodes is None
 

@@ -69,7 +69,7 @@ class Task(ABC):
         return {}
 
     def table(self, model: nn.Module) -> dict[str, list[Any]]:
-        """Columns of equal length that belong to the result, such as a line a pair of graphs; empty if there are none."""
+        """Columns of equal length that belong to the result, such as a line a pair of graphs; empty without."""
         return {}
 
 
