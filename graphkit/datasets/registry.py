@@ -271,7 +271,7 @@ _register(
 )
 _register(
     _graphon_domains,
-    ("graphon-domains", "", 44.7, 202.9, 0, 2, 2400),
+    ("graphon-domains", "", 44.73, 202.87, 0, 2, 2400),
     metric="accuracy",
     protocols=("few-shot",),
     licence="MIT",
