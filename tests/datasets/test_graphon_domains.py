@@ -79,7 +79,7 @@ def test_the_dataset_and_its_split() -> None:
     assert len(dataset.graphs) == dataset.info.graphs
     nodes = sum(graph.num_nodes for graph in dataset.graphs) / len(dataset.graphs)
     edges = sum(graph.num_edges for graph in dataset.graphs) / len(dataset.graphs) / 2
-    assert (round(nodes, 1), round(edges, 1)) == (dataset.info.nodes, dataset.info.edges)
+    assert (round(nodes, 2), round(edges, 2)) == (dataset.info.nodes, dataset.info.edges)
     split = dataset.split(3)
     label, domain = (torch.tensor([int(graph[key]) for graph in dataset.graphs]) for key in ("y", "domain"))
     for part in (split.train, split.valid):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from graphkit import cli
+from graphkit.bench.records import Record, Row
 from graphkit.datasets import load, registry
 from graphkit.datasets.synthetic import GRAPHON_DOMAINS, GRAPHON_SOURCES, graphon_domains
 from graphkit.recipes import feasibility, get_recipe, w2pgnn
@@ -134,3 +138,35 @@ def test_feasibility_runs_on_shipped_graphs(tmp_path, capsys) -> None:
 def test_what_a_user_gets_wrong_is_told(words: list[str], message: str, tmp_path, capsys) -> None:
     assert cli.main(["run", *words, "--fast", "--quiet", "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_plot_of_the_page(tmp_path) -> None:
+    """A point a pair, a panel a model; without a table it is told."""
+    path = Path(__file__).parents[2] / "scripts" / "plot_pretraining.py"
+    spec = importlib.util.spec_from_file_location("plot_pretraining", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = {"source": ["a", "a", "b"], "target": ["x", "y", "x"], "Feasibility": [-0.1, -0.2, 0.0], "gain": [3, -1, 2]}
+    record = Record(
+        key="w2pgnn",
+        dataset="graphon-domains",
+        protocol="",
+        command="",
+        rows=[Row("GCC", "Feasibility", "test", [50.0])],
+        seeds=[0],
+        config={},
+        monitor="Feasibility",
+        tables={"GCC": table, "GraphCL": table},
+    )
+    place = record.save(tmp_path)
+    script.main(["--record", str(place), "--out", str(tmp_path / "plot.svg")])
+    drawn = ElementTree.parse(tmp_path / "plot.svg").getroot()
+    points = [circle for circle in drawn.iter("{http://www.w3.org/2000/svg}circle") if len(circle)]
+    assert len(points) == 6
+    assert points[1][0].text == "a to y: -1.0 points"
+    # Higher gains are drawn higher, more feasible pairs further right.
+    assert float(points[0].get("cy")) < float(points[2].get("cy")) < float(points[1].get("cy"))
+    assert float(points[1].get("cx")) < float(points[0].get("cx")) < float(points[2].get("cx"))
+    record.tables = {}
+    with pytest.raises(ValueError, match="no tables of pairs"):
+        script.draw(record)
