@@ -44,9 +44,9 @@ class NodeClassificationTask(Task):
             ``[N, F]``, which models with an embedding for each node do not need.
         split: ids of the training, validation and test nodes.
         metrics: among ``"Accuracy"``, ``"F1"`` (macro), ``"AUC"`` (of the ROC curve, two classes only) and
-            ``"Likelihood"`` (the geometric mean of the probabilities of the true classes, so that the best one is that
-            of the least cross-entropy); the first chooses the epoch. Values are in percent. None takes the first two, and
-            AUC where it is defined.
+            ``"Likelihood"`` (the geometric mean of the probabilities of the true classes: the best one is that of the
+            least cross-entropy); the first chooses the epoch. Values are in percent. None takes the first two, and AUC
+            where it is defined.
         num_classes: number of classes ``C``; None takes one more than the largest label.
 
     Raises:
