@@ -39,6 +39,7 @@ class CodeDistillMLP(nn.Module):
         ValueError: an argument out of range; a code head without a hidden layer.
 
     Example:
+        >>> import torch
         >>> student = CodeDistillMLP(8, 16, 3, code_dim=8)
         >>> logits, code_feature = student(torch.randn(5, 8))
         >>> logits.shape, code_feature.shape
