@@ -28,7 +28,7 @@ parser.add_argument("--root", help="folder of the datasets; $GRAPHKIT_ROOT if no
 parser.add_argument("--hidden", type=int, default=128)
 parser.add_argument("--drop", type=float, nargs=2, default=[0.4, 0.3], help="shares of edges that the two views drop")
 parser.add_argument("--tau", type=float, default=0.5, help="temperature of the contrastive loss")
-parser.add_argument("--kappa", type=float, default=0.4, help="weight of the bounds")
+parser.add_argument("--kappa", type=float, default=0.2, help="weight of the bounds")
 parser.add_argument("--lr", type=float, default=1e-3)
 parser.add_argument("--epochs", type=int, default=50)
 parser.add_argument("--seed", type=int, default=0)

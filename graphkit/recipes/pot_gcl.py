@@ -87,50 +87,52 @@ class Method:
     p2: float
     tau: float
     epochs: int
-    kappa: float
+    kappa: float = 0.2
     weight_decay: float = 1e-5
     start: int = 400
     false_share: float = 0.05
 
 
 # From the released configurations. On Cora GRACE's temperature is the one that the released command sets; for
-# BlogCatalog there is none of GCA, which takes ProGCL's here. The weight of POT is given for Cora alone.
+# BlogCatalog there is none of GCA, which takes ProGCL's here. The weight of POT is ours: the released 0.4, 0.3 and 0.2
+# of GRACE, GCA and COSTA on Cora are for the released form of the bound; with the sound one 0.2 is better than 0.4 for
+# GRACE on Cora by validation accuracy of seeds 0 and 1.
 PUBLISHED: dict[str, dict[str, Method]] = {
     "Cora": {
-        "GRACE": Method(5e-4, 128, 128, "relu", 0.4, 0.3, 0.9, 200, 0.4),
-        "GCA": Method(5e-4, 128, 128, "relu", 0.3, 0.1, 0.9, 700, 0.3),
-        "ProGCL": Method(5e-4, 128, 128, "relu", 0.3, 0.1, 0.6, 700, 0.3),
-        "COSTA": Method(1e-3, 256, 256, "relu", 0.2, 0.4, 0.4, 700, 0.2, 0),
+        "GRACE": Method(5e-4, 128, 128, "relu", 0.4, 0.3, 0.9, 200),
+        "GCA": Method(5e-4, 128, 128, "relu", 0.3, 0.1, 0.9, 700),
+        "ProGCL": Method(5e-4, 128, 128, "relu", 0.3, 0.1, 0.6, 700),
+        "COSTA": Method(1e-3, 256, 256, "relu", 0.2, 0.4, 0.4, 700, weight_decay=0),
     },
     "CiteSeer": {
-        "GRACE": Method(1e-3, 256, 256, "prelu", 0.3, 0.1, 0.9, 200, 0.4),
-        "GCA": Method(1e-3, 256, 256, "prelu", 0.2, 0.2, 0.9, 1000, 0.3),
-        "ProGCL": Method(1e-2, 256, 256, "prelu", 0.4, 0.3, 0.4, 1000, 0.3),
-        "COSTA": Method(1e-3, 256, 256, "relu", 0.3, 0.1, 0.4, 1500, 0.2, 0),
+        "GRACE": Method(1e-3, 256, 256, "prelu", 0.3, 0.1, 0.9, 200),
+        "GCA": Method(1e-3, 256, 256, "prelu", 0.2, 0.2, 0.9, 1000),
+        "ProGCL": Method(1e-2, 256, 256, "prelu", 0.4, 0.3, 0.4, 1000),
+        "COSTA": Method(1e-3, 256, 256, "relu", 0.3, 0.1, 0.4, 1500, weight_decay=0),
     },
     "PubMed": {
-        "GRACE": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.7, 2500, 0.4),
-        "GCA": Method(1e-2, 256, 256, "relu", 0.4, 0.1, 0.3, 3000, 0.3),
-        "ProGCL": Method(1e-3, 256, 256, "prelu", 0.4, 0.1, 0.5, 2000, 0.3, start=600),
-        "COSTA": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.4, 2000, 0.2, 0),
+        "GRACE": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.7, 2500),
+        "GCA": Method(1e-2, 256, 256, "relu", 0.4, 0.1, 0.3, 3000),
+        "ProGCL": Method(1e-3, 256, 256, "prelu", 0.4, 0.1, 0.5, 2000, start=600),
+        "COSTA": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.4, 2000, weight_decay=0),
     },
     "BlogCatalog": {
-        "GRACE": Method(1e-3, 256, 256, "relu", 0.4, 0.3, 0.7, 1000, 0.4),
-        "GCA": Method(1e-3, 256, 256, "prelu", 0.4, 0.2, 0.4, 1000, 0.3),
-        "ProGCL": Method(1e-3, 256, 256, "prelu", 0.4, 0.2, 0.4, 1000, 0.3, start=600),
-        "COSTA": Method(1e-3, 256, 256, "relu", 0.4, 0.2, 0.4, 2500, 0.2, 0),
+        "GRACE": Method(1e-3, 256, 256, "relu", 0.4, 0.3, 0.7, 1000),
+        "GCA": Method(1e-3, 256, 256, "prelu", 0.4, 0.2, 0.4, 1000),
+        "ProGCL": Method(1e-3, 256, 256, "prelu", 0.4, 0.2, 0.4, 1000, start=600),
+        "COSTA": Method(1e-3, 256, 256, "relu", 0.4, 0.2, 0.4, 2500, weight_decay=0),
     },
     "Flickr": {
-        "GRACE": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.4, 1000, 0.4),
-        "GCA": Method(1e-3, 256, 256, "prelu", 0.3, 0.1, 0.5, 2000, 0.3),
-        "ProGCL": Method(1e-3, 256, 256, "prelu", 0.4, 0.1, 0.6, 2000, 0.3),
-        "COSTA": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.4, 2500, 0.2, 0),
+        "GRACE": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.4, 1000),
+        "GCA": Method(1e-3, 256, 256, "prelu", 0.3, 0.1, 0.5, 2000),
+        "ProGCL": Method(1e-3, 256, 256, "prelu", 0.4, 0.1, 0.6, 2000),
+        "COSTA": Method(1e-3, 256, 256, "relu", 0.4, 0.1, 0.4, 2500, weight_decay=0),
     },
     "Amazon-Photo": {
-        "GRACE": Method(5e-4, 256, 64, "relu", 0.3, 0.5, 0.2, 1000, 0.4),
-        "GCA": Method(5e-4, 256, 64, "relu", 0.3, 0.5, 0.3, 2000, 0.3),
-        "ProGCL": Method(1e-2, 128, 128, "prelu", 0.6, 0.3, 0.2, 2500, 0.3, false_share=0.15),
-        "COSTA": Method(1e-3, 256, 64, "relu", 0.3, 0.5, 0.4, 4000, 0.2, 0),
+        "GRACE": Method(5e-4, 256, 64, "relu", 0.3, 0.5, 0.2, 1000),
+        "GCA": Method(5e-4, 256, 64, "relu", 0.3, 0.5, 0.3, 2000),
+        "ProGCL": Method(1e-2, 128, 128, "prelu", 0.6, 0.3, 0.2, 2500, false_share=0.15),
+        "COSTA": Method(1e-3, 256, 64, "relu", 0.3, 0.5, 0.4, 4000, weight_decay=0),
     },
 }
 # Ours, for graphs that the papers do not have; of two weights of POT the better one by validation on digits.
@@ -138,7 +140,7 @@ OTHERWISE = {
     "GRACE": Method(1e-3, 128, 128, "relu", 0.4, 0.3, 0.5, 100, 0.1),
     "GCA": Method(1e-3, 128, 128, "relu", 0.3, 0.1, 0.5, 100, 0.1),
     "ProGCL": Method(1e-3, 128, 128, "relu", 0.3, 0.1, 0.5, 100, 0.1, start=60),
-    "COSTA": Method(1e-3, 128, 128, "relu", 0.2, 0.4, 0.4, 100, 0.1, 0),
+    "COSTA": Method(1e-3, 128, 128, "relu", 0.2, 0.4, 0.4, 100, 0.1, weight_decay=0),
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {

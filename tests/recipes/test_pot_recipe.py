@@ -21,10 +21,13 @@ def test_the_recipe_is_found_and_has_the_published_settings() -> None:
     assert get_recipe("pot_gcl") is RECIPE
     grace = hyperparameters(RECIPE.defaults("Cora"), "GRACE")
     assert (grace.lr, grace.hidden, grace.proj, grace.activation) == (5e-4, 128, 128, "relu")
-    assert (grace.p1, grace.p2, grace.tau, grace.epochs, grace.kappa) == (0.4, 0.3, 0.9, 200, 0.4)
+    assert (grace.p1, grace.p2, grace.tau, grace.epochs, grace.kappa) == (0.4, 0.3, 0.9, 200, 0.2)
     progcl = hyperparameters(RECIPE.defaults("PubMed"), "ProGCL")
     assert (progcl.lr, progcl.tau, progcl.epochs, progcl.start) == (1e-3, 0.5, 2000, 600)
     assert hyperparameters(RECIPE.defaults("Cora"), "COSTA").weight_decay == 0
+    # COSTA mixes before it contrasts, and its optimizer has no penalty.
+    assert all(methods["COSTA"].weight_decay == 0 for methods in PUBLISHED.values())
+    assert all(methods["GRACE"].weight_decay == 1e-5 for methods in PUBLISHED.values())
     assert RECIPE.defaults("PubMed").batch_size == 4096
     assert RECIPE.defaults().dataset == "digits"
     assert all(set(methods) == {"GRACE", "GCA", "ProGCL", "COSTA"} for methods in PUBLISHED.values())
