@@ -3,11 +3,14 @@ could have generated graphs like those of another one?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torch_geometric.data import Data
 
 from graphkit.analysis import FeasibilityResult, GraphonEstimator, PretrainFeasibility
 from graphkit.analysis.dataset_graphs import dataset_graphs
@@ -48,8 +51,13 @@ class FeasibilityTask(Task):
 
     monitor = "Feasibility"
 
-    def __init__(self, result: FeasibilityResult) -> None:
-        self.result = result
+    def __init__(self, scorer: PretrainFeasibility, source: Sequence[Data], target: Sequence[Data]) -> None:
+        self._scorer, self._source, self._target = scorer, source, target
+
+    @cached_property
+    def result(self) -> FeasibilityResult:
+        """Found once, when it is asked for."""
+        return self._scorer.score(self._source, self._target)
 
     def num_batches(self) -> int:
         return 0
@@ -81,7 +89,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         clusters=config.clusters,
         seed=seed,
     )
-    return Experiment(FeasibilityTask(scorer.score(source, target)), nn.Identity())
+    return Experiment(FeasibilityTask(scorer, source, target), nn.Identity())
 
 
 RECIPE = Recipe(
