@@ -60,7 +60,7 @@ class Config:
     """Epochs of pre-training."""
     pretrain_batch_size: int = 64
     """Graphs a step of pre-training."""
-    draws: int = 8
+    draws: int = 20
     """How often the training graphs of a target are drawn; gains are means over the draws."""
     lr: float = 0.0001
     """Learning rate of fine-tuning, of the encoder."""
