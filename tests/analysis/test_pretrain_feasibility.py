@@ -105,7 +105,7 @@ def test_weights_lie_on_the_simplex_and_learning_helps(seed: int, k: int) -> Non
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, 2))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_a_further_element_never_makes_it_worse(seed: int, k: int) -> None:
     basis, target = mixtures(seed, k + 1), mixtures(seed + 1, 1).graphons[0]
     fewer = GraphonBasis(basis.graphons[:k])
