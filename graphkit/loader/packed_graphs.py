@@ -85,6 +85,7 @@ class PackedGraphs:
             raise TypeError("index must be a vector of int64 ids of graphs")
         if index.numel() and index.device.type == "cpu" and not -1 < int(index.min()) <= int(index.max()) < len(self):
             raise IndexError(f"index must be in [0, {len(self)}) (got {int(index.min())} to {int(index.max())})")
+        index = index.to(self.node_ptr.device)
         count, place = _ragged(self.node_ptr, index)
         ptr = counts_to_ptr(count)
         fields = {}

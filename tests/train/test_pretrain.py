@@ -260,7 +260,7 @@ def test_classes_are_learned_and_the_metrics_are_right() -> None:
     model = classifier()
     result = Experiment(task, model, torch.optim.Adam(model.parameters(), 0.01), 15).run(**RUN)
     assert result.test("Accuracy") > 85
-    batch = batch_of([task._graphs[i] for i in task.split.test.tolist()])
+    batch = task._graphs.batch(task.split.test)
     right = model(None, batch.edge_index, batch.batch, batch.num_graphs).argmax(1) == task.y[task.split.test]
     assert task.evaluate(model, "test")["Accuracy"] == pytest.approx(100 * float(right.float().mean()), abs=1e-4)
 

@@ -87,6 +87,8 @@ class TokenModel(nn.Module):
         torch.Size([2, 2])
     """
 
+    takes_tokens = True
+
     def __init__(
         self,
         in_channels: int,

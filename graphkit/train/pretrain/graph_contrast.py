@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from graphkit.loader.packed_graphs import PackedGraphs
 from graphkit.train.contrastive.info_nce import info_nce
-from graphkit.train.tasks.graph_classification import collate
 from graphkit.train.tasks.task import Task
 from graphkit.utils.checks import check_choice, check_int, check_range
 from graphkit.utils.seed import stream
@@ -76,8 +76,7 @@ class GraphContrastTask(Task):
         count = max(round(held_out * len(graphs)), 1)
         self.held_out = count
         self._ids = {"valid": order[:count], "test": order[count : 2 * count], "train": order[2 * count :]}
-        self._graphs, self._views = list(graphs), views
-        self._device = torch.device("cpu")
+        self._graphs, self._views = PackedGraphs(list(graphs)), views
         self._kept: dict[str, list[tuple[Data, Data]]] = {}
 
     def num_batches(self) -> int:
@@ -119,12 +118,12 @@ class GraphContrastTask(Task):
         return {"Accuracy": 100 * right / total}
 
     def to(self, device: torch.device | str) -> GraphContrastTask:
-        self._device = torch.device(device)
+        self._graphs = self._graphs.to(device)
         self._kept = {name: [(a.to(device), b.to(device)) for a, b in parts] for name, parts in self._kept.items()}
         return self
 
     def _pair(self, ids: Tensor, number: int) -> tuple[Data, Data]:
-        graphs = collate(self._graphs, ids, self._device)
+        graphs = self._graphs.batch(ids)
         first, second = (view(graphs, stream(self.seed, 2, number, i)) for i, view in enumerate(self._views))
         return first, second
 

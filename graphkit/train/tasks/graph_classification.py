@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, InMemoryDataset
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from graphkit.datasets.splits import IndexSplit
+from graphkit.loader.packed_graphs import PackedGraphs
 from graphkit.train.tasks.task import Task
 from graphkit.utils.checks import check_choice, check_int
 from graphkit.utils.seed import stream
@@ -25,7 +26,8 @@ class GraphClassificationTask(Task):
     each takes its share of every batch.
 
     Args:
-        graphs: the graphs, with ``edge_index`` and features ``x`` all or none.
+        graphs: the graphs, with ``edge_index`` and features ``x`` all or none, or what else
+            :class:`~graphkit.loader.PackedGraphs` takes.
         y: ``[G]`` class numbers; negative: no label.
         split: ids of the training, validation and test graphs.
         batch_size: graphs a step.
@@ -48,13 +50,14 @@ class GraphClassificationTask(Task):
 
     def __init__(
         self,
-        graphs: Sequence[Data],
+        graphs: PackedGraphs | InMemoryDataset | Sequence[Data] | Data,
         y: Tensor,
         split: IndexSplit,
         batch_size: int = 64,
         seed: int = 0,
         num_classes: int | None = None,
     ) -> None:
+        graphs = graphs if isinstance(graphs, PackedGraphs) else PackedGraphs(graphs)
         y = torch.as_tensor(y).view(-1).long()
         if y.numel() != len(graphs):
             raise ValueError(f"y must hold one label for each of the {len(graphs)} graphs (got {y.numel()})")
@@ -74,8 +77,7 @@ class GraphClassificationTask(Task):
         largest = int(torch.cat([y[split.train], y[split.valid], y[split.test]]).max())
         self.num_classes = largest + 1 if num_classes is None else check_int(num_classes, "num_classes", largest + 1)
         self.num_graphs = len(graphs)
-        self._graphs = list(graphs)
-        self._device = torch.device("cpu")
+        self._graphs = graphs
         self._kept: dict[str, list[Batch]] = {}
 
     def num_batches(self) -> int:
@@ -95,13 +97,16 @@ class GraphClassificationTask(Task):
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]
         # A process without a graph of its own takes part all the same, with a loss of nothing.
-        logit = self.logits(model, collate(self._graphs, share if share.numel() else batch[:1], self._device))
+        logit = self.logits(model, self._graphs.batch(share if share.numel() else batch[:1]))
         total = F.cross_entropy(logit[: share.numel()], self.y[share], reduction="sum")
         return total * (self.world_size / batch.numel())
 
     def logits(self, model: nn.Module, graphs: Batch) -> Tensor:
         """``[num_graphs, C]`` scores of a batch of graphs."""
-        out = model(graphs.x, graphs.edge_index, graphs.batch, graphs.num_graphs)
+        if getattr(model, "takes_tokens", False):
+            out = model(graphs.x, graphs)
+        else:
+            out = model(graphs.x, graphs.edge_index, graphs.batch, graphs.num_graphs)
         if out.shape != (graphs.num_graphs, self.num_classes):
             raise ValueError(
                 f"model must return logits [{graphs.num_graphs}, {self.num_classes}], a row a graph and a column a "
@@ -115,7 +120,7 @@ class GraphClassificationTask(Task):
         model.eval()
         ids: Tensor = getattr(self.split, split)
         if split not in self._kept:
-            self._kept[split] = [collate(self._graphs, part, self._device) for part in ids.split(4 * self.batch_size)]
+            self._kept[split] = [self._graphs.batch(part) for part in ids.split(4 * self.batch_size)]
         logit = torch.cat([self.logits(model, part) for part in self._kept[split]])
         y = self.y[ids]
         return {
@@ -124,15 +129,10 @@ class GraphClassificationTask(Task):
         }
 
     def to(self, device: torch.device | str) -> GraphClassificationTask:
-        self._device = torch.device(device)
+        self._graphs = self._graphs.to(device)
         self.y, self.split = self.y.to(device), self.split.to(device)
         self._kept = {name: [part.to(device) for part in parts] for name, parts in self._kept.items()}
         return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(graphs={self.num_graphs}, classes={self.num_classes}, {self.split})"
-
-
-def collate(graphs: Sequence[Data], ids: Tensor, device: torch.device) -> Batch:
-    """Some of the graphs as one batch."""
-    return Batch.from_data_list([graphs[i] for i in ids.tolist()]).to(device)
