@@ -22,6 +22,7 @@ from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
 from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
 from graphkit.nn.models.grand import GRAND, GRANDPropagation
+from graphkit.nn.models.graph_sequential import GraphSequential
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugmented
 from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
@@ -79,6 +80,7 @@ __all__ = [
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "Genotype",
+    "GraphSequential",
     "GraphTokenizer",
     "Hopfield",
     "HopfieldMemory",

@@ -8,14 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GATConv, Sequential
+from torch_geometric.nn import GATConv
 from torch_geometric.transforms import Compose, NormalizeFeatures, RemoveSelfLoops, ToUndirected
 
 from graphkit.datasets import load
-from graphkit.nn import GNN, SparseLinear
-from graphkit.ops import NeighborIndex
+from graphkit.nn import GNN, GraphSequential, SparseLinear
 from graphkit.recipes.recipe import Recipe, Reported
 from graphkit.train import Experiment, NodeClassificationTask
 from graphkit.utils.checks import check_choice
@@ -139,9 +138,7 @@ def _mlp(config: Config, task: NodeClassificationTask) -> tuple[nn.Module, list[
     widths = [task.num_features, *[config.hidden] * (config.layers - 1), task.num_classes]
     linears = [SparseLinear(a, b, config.dropout) for a, b in pairwise(widths)]
     parts = [part for linear in linears for part in (linear, nn.ReLU())]
-    network = Sequential("x, graph", [(nn.Sequential(*parts[:-1]), "x -> x")])
-    network.takes_index = True
-    return network, list(linears[0].parameters())
+    return GraphSequential(*parts[:-1]), list(linears[0].parameters())
 
 
 def _gat(config: Config, task: NodeClassificationTask) -> nn.Module:
@@ -152,23 +149,7 @@ def _gat(config: Config, task: NodeClassificationTask) -> nn.Module:
     first.lin = SparseLinear(task.num_features, heads * width, dropout=p, bias=False)
     nn.init.xavier_uniform_(first.lin.weight)
     second = GATConv(heads * width, task.num_classes, config.gat_output_heads, concat=False, dropout=p)
-    network = Sequential(
-        "x, graph",
-        [
-            (_edge_index, "graph -> edge_index"),
-            (first, "x, edge_index -> x"),
-            nn.ELU(),
-            (nn.Dropout(p), "x -> x"),
-            (second, "x, edge_index -> x"),
-        ],
-    )
-    network.takes_index = True
-    return network
-
-
-def _edge_index(graph: NeighborIndex) -> Tensor:
-    """PyG's edges: source, target."""
-    return graph.edge_index.flip(0)
+    return GraphSequential(first, nn.ELU(), nn.Dropout(p), second)
 
 
 # Recalled, and not compared with the papers.

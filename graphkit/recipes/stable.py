@@ -12,11 +12,10 @@ import torch
 import torch_geometric.nn
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.nn import Sequential
 from torch_geometric.transforms import Compose, NormalizeFeatures, RemoveSelfLoops, ToUndirected
 
 from graphkit.datasets import Dataset, IndexSplit, load
-from graphkit.nn import LowRankGCNConv
+from graphkit.nn import GraphSequential, LowRankGCNConv
 from graphkit.recipes import gcn
 from graphkit.recipes.recipe import Recipe, Reported
 from graphkit.train import STABLE, Experiment, NodeClassificationTask
@@ -235,16 +234,12 @@ def _stable(config: Config, data: Data, split: IndexSplit, classes: int, seed: i
 
 def _svd(config: Config, task: NodeClassificationTask, seed: int) -> Experiment:
     seed_everything(seed)
-    network = Sequential(
-        "x, graph",
-        [
-            (LowRankGCNConv(task.num_features, config.hidden, config.svd_rank), "x, graph -> x"),
-            nn.ReLU(),
-            (nn.Dropout(config.dropout), "x -> x"),
-            (LowRankGCNConv(config.hidden, task.num_classes, config.svd_rank), "x, graph -> x"),
-        ],
+    network = GraphSequential(
+        LowRankGCNConv(task.num_features, config.hidden, config.svd_rank),
+        nn.ReLU(),
+        nn.Dropout(config.dropout),
+        LowRankGCNConv(config.hidden, task.num_classes, config.svd_rank),
     )
-    network.takes_index = True
     optimizer = torch.optim.Adam(network.parameters(), config.lr, weight_decay=config.weight_decay)
     return Experiment(task, network, optimizer, config.epochs, config.patience)
 

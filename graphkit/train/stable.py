@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.nn import Sequential
 
 from graphkit.datasets.splits import IndexSplit, mask_split
-from graphkit.nn import DegreePowerGCNConv, StableContrast, sparsify
+from graphkit.nn import DegreePowerGCNConv, GraphSequential, StableContrast, sparsify
 from graphkit.ops import NeighborIndex
 from graphkit.train.experiment import Experiment
 from graphkit.train.tasks.node_classification import NodeClassificationTask
@@ -195,16 +194,12 @@ class STABLE(nn.Module):
         self.num_views, self.binarize = num_views, binarize
         self.encoder = StableContrast(in_channels, embed_channels, beta, num_views, fuse)
         if classifier is None:
-            classifier = Sequential(
-                "x, graph",
-                [
-                    (DegreePowerGCNConv(embed_channels, hidden_channels, alpha), "x, graph -> x"),
-                    nn.ReLU(),
-                    (nn.Dropout(dropout), "x -> x"),
-                    (DegreePowerGCNConv(hidden_channels, out_channels, alpha), "x, graph -> x"),
-                ],
+            classifier = GraphSequential(
+                DegreePowerGCNConv(embed_channels, hidden_channels, alpha),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                DegreePowerGCNConv(hidden_channels, out_channels, alpha),
             )
-            classifier.takes_index = True
         self.classifier = classifier
         self.takes_index = getattr(classifier, "takes_index", False)
         self._refined_edge_index: Tensor | None = None

@@ -30,6 +30,7 @@ from graphkit.nn import (
     GCNEncoder,
     Genotype,
     GRANDPropagation,
+    GraphSequential,
     GraphTokenizer,
     LinkHeuristic,
     LinkPredictor,
@@ -251,6 +252,10 @@ TABLE: dict[type, list[Row]] = {
             lambda: NCNCDecoder(8, 6, pool="count", offset=0.0),
             {**OURS, "symmetric": True, "skip": ("gradcheck",)},
         ),
+    ],
+    GraphSequential: [
+        (check_layer, lambda: GraphSequential(GNN(8, 6, 1), nn.ReLU(), nn.Dropout(0.5), GNN(6, 4, 1)), OURS),
+        (check_layer, lambda: GraphSequential(SAGEConv(8, 6), nn.Tanh(), SAGEConv(6, 4)), {}),
     ],
     CachedConv: [
         (check_layer, lambda: CachedConv(8, 4), COMPILED),
