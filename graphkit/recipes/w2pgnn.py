@@ -20,6 +20,7 @@ from graphkit.analysis.graph_descriptors import NAMES
 from graphkit.datasets import load
 from graphkit.datasets.splits import IndexSplit
 from graphkit.datasets.synthetic import GRAPHON_DOMAINS, GRAPHON_SOURCES
+from graphkit.loader import PackedGraphs
 from graphkit.recipes.recipe import Recipe
 from graphkit.train import Experiment, GraphClassificationTask
 from graphkit.train.pretrain import (
@@ -88,9 +89,10 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     sets = {name: [graphs[i] for i in (domain == d).nonzero().view(-1).tolist()] for d, name in enumerate(names)}
     sources = {name: sets[name] for name in names[:GRAPHON_SOURCES]}
     splits = [dataset.split(config.draws * seed + draw, "few-shot") for draw in range(config.draws)]
+    packed = PackedGraphs(graphs)
     targets = {
         name: [
-            GraphClassificationTask(graphs, label, _within(split, domain == d), config.batch_size) for split in splits
+            GraphClassificationTask(packed, label, _within(split, domain == d), config.batch_size) for split in splits
         ]
         for d, name in enumerate(names)
         if name not in sources

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
-from torch_geometric.nn import BatchNorm, GCNConv, Sequential
+from torch_geometric.nn import BatchNorm, GCNConv
 from torch_geometric.utils import to_undirected
 
 from graphkit.datasets import IndexSplit
 from graphkit.datasets.splits import LinkSplit, random_link_split
-from graphkit.nn import GNN, DotDecoder, ForwardStack, LinkPredictor
+from graphkit.nn import GNN, DotDecoder, ForwardStack, GraphSequential, LinkPredictor
 from graphkit.ops import NeighborIndex
 from graphkit.train import LinkPredictionTask, NodeClassificationTask, Trainer
 from graphkit.train.local import (
@@ -794,6 +794,6 @@ def test_too_many_wrong_labels_are_cut_with_a_warning() -> None:
 
 def test_batch_normalisation_is_warned_of() -> None:
     task = node_task("FF-LA")
-    conv = Sequential("x, e", [(GCNConv(task.num_features, 4), "x, e -> x"), (BatchNorm(4), "x -> x")])
+    conv = GraphSequential(GCNConv(task.num_features, 4), BatchNorm(4))
     with pytest.warns(UserWarning, match="batch normalisation"):
         task.loss(ForwardStack([conv]), task.split.train)
