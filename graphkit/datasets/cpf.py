@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from torch_geometric.data import Data, InMemoryDataset, download_url
+from torch_geometric.data import Data
 from torch_geometric.transforms import Compose, LargestConnectedComponents, RemoveSelfLoops, ToUndirected
 
-NAMES = ("cora", "citeseer", "pubmed", "a-photo")
+from graphkit.datasets.npz import NpzDataset
 
 
-class CPF(InMemoryDataset):
+class CPF(NpzDataset):
     """Cora, CiteSeer, PubMed and Amazon Photo as `"Extract the Knowledge of Graph Neural Networks and Go Beyond it"
     <https://arxiv.org/abs/2103.02885>`_ and the papers that compare with it use them.
 
@@ -27,26 +27,6 @@ class CPF(InMemoryDataset):
     """
 
     url = "https://github.com/YangLing0818/VQGraph/raw/main/data"
-
-    def __init__(self, root: str, name: str) -> None:
-        self.name = name
-        super().__init__(root)
-        self.load(self.processed_paths[0])
-
-    @property
-    def raw_dir(self) -> str:
-        return str(self.root)
-
-    @property
-    def raw_file_names(self) -> str:
-        return f"{self.name}.npz"
-
-    @property
-    def processed_file_names(self) -> str:
-        return "data.pt"
-
-    def download(self) -> None:
-        download_url(f"{self.url}/{self.name}.npz", self.raw_dir)
 
     def process(self) -> None:
         # Only arrays of numbers are read; tables of names in the same file may be pickles.

@@ -25,6 +25,7 @@ from torch_geometric.utils import to_undirected
 
 from graphkit.datasets.cache import cached
 from graphkit.datasets.cpf import CPF
+from graphkit.datasets.npz import NpzDataset
 from graphkit.datasets.planetoid import read_planetoid
 
 
@@ -187,31 +188,11 @@ def missing_files(name: str, missing: list[Path], reason: str) -> FileNotFoundEr
 # A format that PyG has no class for ----------------------------------------------------------------------------------
 
 
-class HeterophilousNpz(InMemoryDataset):
+class HeterophilousNpz(NpzDataset):
     """Filtered Chameleon and its companions in the npz form of `"A Critical Look at the Evaluation of GNNs under
     Heterophily" <https://arxiv.org/abs/2302.11640>`_, whose duplicates-free graphs PyG has no class for."""
 
     url = "https://github.com/yandex-research/heterophilous-graphs/raw/main/data"
-
-    def __init__(self, root: str, name: str) -> None:
-        self.name = name
-        super().__init__(root)
-        self.load(self.processed_paths[0])
-
-    @property
-    def raw_dir(self) -> str:
-        return str(self.root)
-
-    @property
-    def raw_file_names(self) -> str:
-        return f"{self.name}.npz"
-
-    @property
-    def processed_file_names(self) -> str:
-        return "data.pt"
-
-    def download(self) -> None:
-        torch_geometric.data.download_url(f"{self.url}/{self.name}.npz", self.raw_dir)
 
     def process(self) -> None:
         with np.load(self.raw_paths[0]) as raw:

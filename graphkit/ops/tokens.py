@@ -176,6 +176,14 @@ class TokenLayout:
         """All graphs have one size and are read as they stand: padding is a view."""
         return self._order is None and self.num_tokens == self.num_graphs * self.max_length
 
+    @cached_property
+    def is_one_grid(self) -> bool:
+        """All graphs have the same places, read in the same order."""
+        if self.pos is None or not self.is_rectangular:
+            return False
+        pos = self.pad(self.pos)
+        return bool((pos == pos[:1]).all())
+
     def sequence(self, x: Tensor) -> Tensor:
         """Rows in reading order, graph after graph; ``ptr`` says where each begins."""
         return x if self._order is None else x.index_select(0, self._order)

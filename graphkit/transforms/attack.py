@@ -11,7 +11,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce
 
 from graphkit.ops import NeighborIndex
-from graphkit.transforms.undirected import both_directions, undirected_edges
+from graphkit.transforms.undirected import undirected_edges, with_reverse
 from graphkit.utils.checks import check_int, check_pairs, check_range
 from graphkit.utils.seed import stream
 
@@ -47,7 +47,7 @@ class RandomEdgeAttack(BaseTransform):
     def forward(self, data: Data) -> Data:
         pairs = _pairs(data)
         new = _new_pairs(pairs, data.num_nodes, _budget(self.rate, pairs), stream(self.seed))
-        data.edge_index = coalesce(both_directions(torch.cat([pairs, new], dim=1)), num_nodes=data.num_nodes)
+        data.edge_index = coalesce(with_reverse(torch.cat([pairs, new], dim=1)), num_nodes=data.num_nodes)
         return data
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class DICEAttack(BaseTransform):
         new = _new_pairs(pairs, data.num_nodes, budget - removals, generator, label)
         keep = torch.ones(pairs.size(1), dtype=torch.bool, device=pairs.device)
         keep[chosen] = False
-        data.edge_index = coalesce(both_directions(torch.cat([pairs[:, keep], new], dim=1)), num_nodes=data.num_nodes)
+        data.edge_index = coalesce(with_reverse(torch.cat([pairs[:, keep], new], dim=1)), num_nodes=data.num_nodes)
         return data
 
     def __repr__(self) -> str:
@@ -176,7 +176,7 @@ class PRBCDPoison(BaseTransform):
         training = self.surrogate.training
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            edge_index, _ = attack.attack(data.x, both_directions(pairs), label, budget, self.nodes)
+            edge_index, _ = attack.attack(data.x, with_reverse(pairs), label, budget, self.nodes)
         self.surrogate.train(training)
         data.edge_index = coalesce(edge_index.to(pairs.device), num_nodes=data.num_nodes)
         return data
@@ -217,7 +217,7 @@ def _new_pairs(
         free = (num_nodes**2 - int((sizes**2).sum())) // 2 - int((label[pairs[0]] != label[pairs[1]]).sum())
     if count > free:
         raise ValueError(f"{count} new edges are wanted, but only {free} pairs can be joined; lower the rate")
-    index = NeighborIndex(both_directions(pairs), num_nodes)
+    index = NeighborIndex(with_reverse(pairs), num_nodes)
     chosen = pairs.new_empty(0)
     while chosen.numel() < count:
         missing = count - chosen.numel()

@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 from graphkit.ops import NeighborIndex, pair_cosine
 from graphkit.ops.common_neighbors import common_neighbor_count
 from graphkit.ops.csr import ptr_to_index
-from graphkit.transforms.undirected import both_directions, undirected_edges
+from graphkit.transforms.undirected import undirected_edges, with_reverse
 from graphkit.utils.checks import check_pairs, check_range
 
 
@@ -159,7 +159,7 @@ def random_recover(
     # A product such as 0.29 * 100 lies a little below the whole number that is meant.
     count = math.floor(ratio * pairs.size(1) + 1e-9)
     chosen = torch.randperm(pairs.size(1), generator=generator)[:count].to(pairs.device)
-    return torch.cat([edge_index, both_directions(pairs[:, chosen])], dim=1)
+    return torch.cat([edge_index, with_reverse(pairs[:, chosen])], dim=1)
 
 
 def _edges(data: Data) -> Tensor:

@@ -48,6 +48,6 @@ def undirected_edges(edge_index: Tensor, num_nodes: int, name: str = "data.edge_
     return pairs[:, pairs[0] < pairs[1]]
 
 
-def both_directions(pairs: Tensor) -> Tensor:
+def with_reverse(pairs: Tensor) -> Tensor:
     """``[2, E_u]`` edges as ``[2, 2 E_u]``, each followed by none but its reverse in the second half."""
     return torch.cat([pairs, pairs.flip(0)], dim=1)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
 from graphkit.nn import CachedConv, DotDecoder, ForwardLayer, ForwardStack, sparsify
-from graphkit.nn.models.forward_stack import normalize_rows
+from graphkit.nn.conv.propagate import graph_for
+from graphkit.nn.models.forward_stack import unit_rows
 from graphkit.ops import NeighborIndex
 
 
@@ -32,7 +33,7 @@ def words(size: int, seed: int = 0) -> Tensor:
 
 def test_row_norm_golden_values() -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
-    out = normalize_rows(x)
+    out = unit_rows(x)
     torch.testing.assert_close(out, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
     out.sum().backward()
     assert bool(x.grad.isfinite().all())
@@ -40,9 +41,9 @@ def test_row_norm_golden_values() -> None:
 
 def test_row_norm_of_a_sparse_matrix_is_that_of_the_dense_one() -> None:
     x = words(40)
-    out = normalize_rows(x)
+    out = unit_rows(x)
     assert out.is_sparse_csr
-    torch.testing.assert_close(out.to_dense(), normalize_rows(x.to_dense()))
+    torch.testing.assert_close(out.to_dense(), unit_rows(x.to_dense()))
 
 
 # The layer against PyG's ----------------------------------------------------------------------------------------------
@@ -200,13 +201,13 @@ def test_layers_see_what_is_above(conv: str, top: int) -> None:
     stack = ForwardStack([6, 8, 4], conv, top_channels=top)
     states = [torch.rand(x.size(0), 8), torch.rand(x.size(0), 4)]
     label = torch.rand(x.size(0), 3) if top else None
-    below, above = normalize_rows(x), normalize_rows(states[1])
+    below, above = unit_rows(x), unit_rows(states[1])
     first = stack.layers[0]
-    wanted = first.act(first.conv(torch.cat([below, above], 1), first._edges(graph)))
+    wanted = first.act(first.conv(torch.cat([below, above], 1), graph_for(first.conv, graph)))
     torch.testing.assert_close(stack.step(0, x, graph, states, label), wanted, atol=1e-5, rtol=1e-4)
     second = stack.layers[1]
-    blocks = [normalize_rows(states[0]), *([normalize_rows(label)] if top else [])]
-    wanted = second.act(second.conv(torch.cat(blocks, 1), second._edges(graph)))
+    blocks = [unit_rows(states[0]), *([unit_rows(label)] if top else [])]
+    wanted = second.act(second.conv(torch.cat(blocks, 1), graph_for(second.conv, graph)))
     torch.testing.assert_close(stack.step(1, x, graph, states, label), wanted, atol=1e-5, rtol=1e-4)
     # In a pass from below, nothing is known of the states above.
     zero = [torch.zeros_like(states[0]), torch.zeros_like(states[1])]

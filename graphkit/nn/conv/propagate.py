@@ -87,3 +87,16 @@ def dropout_edges(index: NeighborIndex, p: float, training: bool) -> tuple[Neigh
     if not training or p == 0:
         return index, 1.0
     return index.dropout(p), 1 / (1 - p) if p < 1 else 1.0
+
+
+def graph_for(layer: nn.Module, graph: NeighborIndex | Tensor) -> NeighborIndex | Tensor:
+    """The graph in the form that ``layer`` takes: an index as PyG's edges, source to target, unless the layer has the
+    attribute ``takes_index``."""
+    if isinstance(graph, NeighborIndex) and not getattr(layer, "takes_index", False):
+        return graph.edge_index.flip(0)
+    return graph
+
+
+def dense_features(x: Tensor) -> Tensor:
+    """Sparse CSR features as a matrix; others as they are."""
+    return x.to_dense() if x.is_sparse_csr else x

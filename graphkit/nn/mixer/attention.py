@@ -153,7 +153,7 @@ class GatedPositionalAttention(TokenMixer):
     def positional_attention(self, tokens: TokenLayout) -> Tensor:
         """``[B, H, L, L]``, or ``[1, H, L, L]`` where all graphs are of one grid."""
         pos = tokens.pad(tokens.pos).to(self.lin_pos.weight.dtype)  # type: ignore[arg-type]
-        if tokens.is_rectangular and bool((pos == pos[:1]).all()):
+        if tokens.is_one_grid:
             pos = pos[:1]
         delta = (pos[:, None] - pos[:, :, None]).flip(-1)  # column first
         score = self.lin_pos(torch.cat([delta, delta.square().sum(-1, keepdim=True)], -1)).permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from graphkit.ops.tokens import TokenLayout
+from graphkit.utils.checks import check_int
 
 
 class TokenMixer(nn.Module):
@@ -98,6 +99,12 @@ class MeanMixer(TokenMixer):
     Args:
         channels: width of a token.
 
+    Shapes:
+        - as :class:`TokenMixer`, ``[N, channels]`` to ``[N, channels]``
+
+    Raises:
+        ValueError: ``channels`` below 1.
+
     Example:
         >>> import torch
         >>> MeanMixer(1)(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 2, 3])).flatten()
@@ -108,7 +115,7 @@ class MeanMixer(TokenMixer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.in_channels = self.out_channels = channels
+        self.in_channels = self.out_channels = check_int(channels, "channels", 1)
 
     def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
         return tokens.mean(x)[tokens.batch]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
 from graphkit.nn.conv.cached_conv import CachedConv
+from graphkit.nn.conv.propagate import dense_features, graph_for
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.ops import NeighborIndex
 from graphkit.ops.csr import ptr_to_index
@@ -19,7 +20,7 @@ from graphkit.utils.checks import check_choice, check_int
 Graph = NeighborIndex | Tensor
 
 
-def normalize_rows(x: Tensor, eps: float = 1e-8) -> Tensor:
+def unit_rows(x: Tensor, eps: float = 1e-8) -> Tensor:
     r"""Each row divided by its length, :math:`x / (\lVert x \rVert_2 + \epsilon)`; zeros stay zeros.
 
     Args:
@@ -27,7 +28,7 @@ def normalize_rows(x: Tensor, eps: float = 1e-8) -> Tensor:
         eps: what is added to the length.
 
     Example:
-        >>> normalize_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
@@ -81,11 +82,11 @@ class ForwardLayer(nn.Module):
             nn.init.xavier_uniform_(self.conv.lin.weight)
 
     def forward(self, x: Tensor, edge_index: Graph, above: Tensor | None = None) -> Tensor:
-        blocks = [normalize_rows(part) for part in ((x,) if above is None else (x, above))]
+        blocks = [unit_rows(part) for part in ((x,) if above is None else (x, above))]
         if isinstance(self.conv, CachedConv):
             return self.act(self.conv(tuple(blocks), edge_index))
-        whole = blocks[0] if above is None else torch.cat([_dense(part) for part in blocks], dim=1)
-        return self.act(self.conv(self._readable(whole), self._edges(edge_index)))
+        whole = blocks[0] if above is None else torch.cat([dense_features(part) for part in blocks], dim=1)
+        return self.act(self.conv(self._readable(whole), graph_for(self.conv, edge_index)))
 
     @torch.no_grad()
     def prepare(self, inputs: Sequence[tuple[Tensor, Graph]], rows: Tensor | None = None) -> Any:
@@ -98,11 +99,11 @@ class ForwardLayer(nn.Module):
         normalized: dict[int, Tensor] = {}
         for x, _ in inputs:
             if id(x) not in normalized:
-                normalized[id(x)] = self._readable(normalize_rows(x.detach()))
+                normalized[id(x)] = self._readable(unit_rows(x.detach()))
         made = [(normalized[id(x)], graph) for x, graph in inputs]
         if isinstance(self.conv, CachedConv):
             return self.conv.gather(made, rows)
-        return [(x, self._edges(graph)) for x, graph in made], rows
+        return [(x, graph_for(self.conv, graph)) for x, graph in made], rows
 
     def finish(self, prepared: Any) -> Tensor:
         """``[K R, H]``: the outputs of the rows that :meth:`prepare` was asked for, one input after the other."""
@@ -115,13 +116,7 @@ class ForwardLayer(nn.Module):
     def _readable(self, x: Tensor) -> Tensor:
         """The features in a layout that the layer can multiply."""
         sparse = isinstance(self.conv, CachedConv) or isinstance(getattr(self.conv, "lin", None), SparseLinear)
-        return x if sparse or getattr(self.conv, "takes_index", False) else _dense(x)
-
-    def _edges(self, graph: Graph) -> Graph:
-        """The graph as the layer takes it: PyG's edges go from source to target."""
-        if isinstance(graph, NeighborIndex) and not getattr(self.conv, "takes_index", False):
-            return graph.edge_index.flip(0)
-        return graph
+        return x if sparse or getattr(self.conv, "takes_index", False) else dense_features(x)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.conv!r})"
@@ -267,7 +262,3 @@ def _conv(kind: str, in_channels: int, out_channels: int, heads: int) -> nn.Modu
     # A linear map that multiplies only what is set in sparse features.
     conv.lin = SparseLinear(in_channels, out_channels, bias=False)
     return conv
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.to_dense() if x.is_sparse_csr else x

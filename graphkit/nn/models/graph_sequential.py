@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
+from graphkit.nn.conv.propagate import graph_for
 from graphkit.ops import NeighborIndex
 
 
@@ -46,11 +47,8 @@ class GraphSequential(nn.Sequential):
 
     def forward(self, x: Tensor, graph: NeighborIndex | Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
-            if getattr(layer, "takes_index", False):
-                x = layer(x, graph)
-            elif isinstance(layer, MessagePassing):
-                # PyG's edges lead from source to target.
-                x = layer(x, graph.edge_index.flip(0) if isinstance(graph, NeighborIndex) else graph)
+            if getattr(layer, "takes_index", False) or isinstance(layer, MessagePassing):
+                x = layer(x, graph_for(layer, graph))
             else:
                 x = layer(x)
         return x

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from graphkit.nn.conv.propagate import dense_features, graph_for
 from graphkit.nn.conv.sparse_linear import sparse_dropout
 from graphkit.nn.models.gnn import GNN
 from graphkit.nn.quantize import VectorQuantizer, VQOutput
@@ -180,10 +181,8 @@ def _layer(conv: str | Callable[[int, int], nn.Module], in_channels: int, out_ch
 
 
 def _passed(layer: nn.Module, x: Tensor, graph: NeighborIndex | Tensor) -> Tensor:
-    """``layer(x, graph)`` with the graph in the layer's own form; PyG's edges lead from source to target."""
-    if isinstance(graph, NeighborIndex) and not getattr(layer, "takes_index", False):
-        return layer(x.to_dense() if x.is_sparse_csr else x, graph.edge_index.flip(0))
-    return layer(x, graph)
+    """``layer(x, graph)`` with both in the layer's own form."""
+    return layer(x if getattr(layer, "takes_index", False) else dense_features(x), graph_for(layer, graph))
 
 
 def _scaled_cosine_error(x: Tensor, n: Tensor) -> Tensor:

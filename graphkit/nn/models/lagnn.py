@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
+from graphkit.nn.conv.propagate import dense_features, graph_for
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.nn.models.gcnii import GCNIILayers
 from graphkit.nn.models.gnn import GNN
@@ -91,7 +92,7 @@ class LocallyAugmented(nn.Module):
             )
         graph = NeighborIndex.of(edge_index, given[0].size(0))
         if self.mode == "average":
-            given = [given[0] if len(given) == 1 else torch.stack([_dense(x) for x in given]).mean(0)]
+            given = [given[0] if len(given) == 1 else torch.stack([dense_features(x) for x in given]).mean(0)]
         outputs = [_call(branch, x, graph) for branch, x in zip(self.branches, given, strict=True)]
         h = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return _call(self.rest, self.activation(h), graph)
@@ -300,22 +301,11 @@ class _GATLayer(nn.Module):
         nn.init.xavier_uniform_(self.conv.lin.weight)
 
     def forward(self, x: Tensor, graph: NeighborIndex) -> Tensor:
-        return self.conv(x, _edge_index(graph))
+        return self.conv(x, graph_for(self.conv, graph))
 
 
 def _call(part: nn.Module, x: Tensor, graph: NeighborIndex) -> Tensor:
-    if getattr(part, "takes_index", False):
-        return part(x, graph)
-    return part(_dense(x), _edge_index(graph))
-
-
-def _edge_index(graph: NeighborIndex) -> Tensor:
-    """PyG's edges: source, target."""
-    return graph.edge_index.flip(0)
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.to_dense() if x.is_sparse_csr else x
+    return part(x if getattr(part, "takes_index", False) else dense_features(x), graph_for(part, graph))
 
 
 def _width(hidden_channels: int, num_generated: int, mode: str) -> int:

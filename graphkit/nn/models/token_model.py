@@ -24,6 +24,13 @@ class SwiGLU(nn.Module):
         hidden_channels: width between; two thirds of four times ``channels`` if None, so that it has the parameters of
             a plain layer four times as wide.
 
+    Shapes:
+        - **input:** ``[..., channels]``
+        - **output:** ``[..., channels]``
+
+    Raises:
+        ValueError: a width below 1.
+
     Example:
         >>> SwiGLU(6)
         SwiGLU(6, hidden_channels=16)

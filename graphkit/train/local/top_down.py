@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from graphkit.datasets.splits import IndexSplit
 from graphkit.nn import ForwardStack
-from graphkit.nn.models.forward_stack import Graph, normalize_rows
+from graphkit.nn.models.forward_stack import Graph, unit_rows
 from graphkit.train.local.local_task import LocalTask
 from graphkit.train.local.losses import with_states_above
 from graphkit.train.local.single_forward import SingleForwardTask
@@ -96,7 +96,7 @@ class TopDown(LocalTask):
         """What a layer is judged by: its output, or with ``"loss"`` its mean with the layers above."""
         if self.top_down == "input":
             return h
-        return with_states_above(h, [normalize_rows(state) for state in states[layer + 1 :]])
+        return with_states_above(h, [unit_rows(state) for state in states[layer + 1 :]])
 
     def settled(self, stack: ForwardStack, x: Tensor, graph: Graph, top: Tensor | None) -> Iterator[list[Tensor]]:
         """The layers' outputs in the time steps of inference that count."""
