@@ -19,6 +19,7 @@ from graphkit.train.distill import (
 from graphkit.train.distill.consistency import consistency_loss, sharpen
 from graphkit.train.experiment import Experiment
 from graphkit.train.linear_probe import ProbeResult, linear_probe
+from graphkit.train.schedule import CosineSchedule
 from graphkit.train.stable import STABLE, StableContrastTask
 from graphkit.train.tasks import (
     GraphClassificationTask,
@@ -40,6 +41,7 @@ __all__ = [
     "AugmentedNetwork",
     "ConsistencyTask",
     "ContrastiveTask",
+    "CosineSchedule",
     "Experiment",
     "FitResult",
     "GraphClassificationTask",

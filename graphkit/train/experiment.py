@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class Experiment:
         patience: evaluations without improvement before stopping; None never.
         clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
         eval_every: epochs between evaluations.
+        schedule: factor of the learning rates by the epochs done, see :class:`~graphkit.train.Trainer`.
         start_from: name and experiment of what is trained first: a model of the same shape, which lends its weights, or
             a part of ``model``, or a module that ``task`` uses. It may start from another one in turn.
     """
@@ -35,6 +37,7 @@ class Experiment:
     patience: int | None = None
     clip_grad_norm: float | None = None
     eval_every: int = 1
+    schedule: Callable[[float], float] | None = None
     start_from: tuple[str, Experiment] | None = None
 
     def run(self, **trainer: Any) -> FitResult:
@@ -44,6 +47,7 @@ class Experiment:
             patience=self.patience,
             clip_grad_norm=self.clip_grad_norm,
             eval_every=self.eval_every,
+            schedule=self.schedule,
             **trainer,
         )
         return loop.fit(self.model, self.task, self.optimizer)

@@ -69,6 +69,8 @@ class Trainer:
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better ``task.monitor``; None never.
         clip_grad_norm: largest gradient norm of each of the optimizer's parameter groups.
+        schedule: before each step, learning rates are those of the optimizer times ``schedule(epochs)``, where
+            ``epochs`` is how much of the training is done, such as 1.5; constant if None.
         folder: where ``checkpoint.pt`` and ``history.csv`` go; None keeps nothing.
         resume: continue from ``folder/checkpoint.pt`` if it is there.
         save_every: least seconds between two checkpoints, so that short epochs do not wait for the disk: a killed run
@@ -99,6 +101,7 @@ class Trainer:
         eval_every: int = 1,
         patience: int | None = None,
         clip_grad_norm: float | None = None,
+        schedule: Callable[[float], float] | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
         save_every: float = 0.0,
@@ -112,7 +115,7 @@ class Trainer:
         self.patience = None if patience is None else check_int(patience, "patience", 1)
         if clip_grad_norm is not None:
             check_range(clip_grad_norm, "clip_grad_norm", 0, low_open=True)
-        self.clip_grad_norm = clip_grad_norm
+        self.clip_grad_norm, self.schedule = clip_grad_norm, schedule
         if (resume or tensorboard) and folder is None:
             raise ValueError("folder must be given with resume or tensorboard (got None)")
         self.fabric = fabric or make_fabric(device, precision)
@@ -233,8 +236,13 @@ class Trainer:
         self._seed(epoch)
         model.train()
         total = torch.zeros((), device=self.fabric.device)
-        count = 0
+        count, steps = 0, task.num_batches() if self.schedule is not None else 1
         for batch in task.batches(epoch):
+            if self.schedule is not None:
+                factor = self.schedule(epoch - 1 + count / steps)
+                # The inner one: the wrapper's groups are not those of a checkpoint that was loaded.
+                for group in getattr(optimizer, "optimizer", optimizer).param_groups:
+                    group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
             optimizer.zero_grad(set_to_none=True)
             loss = task.loss(model, batch)
             self.fabric.backward(loss)
@@ -261,7 +269,16 @@ class Trainer:
         valid = self._scores(model, task, "valid")
         row.update({f"valid/{name}": value for name, value in valid.items()})
         row.update(task.observe(model))
-        better = {name for name, value in valid.items() if value > result.best.get(name, {}).get("valid", -math.inf)}
+        better = {
+            name
+            for name, value in valid.items()
+            if name not in result.best
+            or (
+                value < result.best[name]["valid"]
+                if name in task.lower_is_better
+                else value > result.best[name]["valid"]
+            )
+        }
         if better:
             test = self._scores(model, task, "test")
             for name in valid:
@@ -294,6 +311,7 @@ class Trainer:
             "eval_every": self.eval_every,
             "patience": self.patience,
             "clip_grad_norm": self.clip_grad_norm,
+            **({} if self.schedule is None else {"schedule": self.schedule}),
             "processes": self.fabric.world_size,
             "precision": str(getattr(precision, "precision", type(precision).__name__)),
         }

@@ -95,6 +95,16 @@ def test_eval_every_and_always_the_last_epoch():
     assert ["valid/A" in row for row in result.history] == [False, True, False, True, True]
 
 
+def test_of_a_metric_of_errors_the_lowest_value_is_the_best():
+    task = Scripted({"A": [3, 1, 2], "B": [3, 1, 2]})
+    task.lower_is_better = ("A",)
+    model = Weight()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    result = Trainer(3, device="cpu", progress=False).fit(model, task, optimizer)
+    assert (result.best["A"]["epoch"], result.best["B"]["epoch"]) == (2, 1)
+    assert model.weight.item() == -4
+
+
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 6), (3, 7), (None, 8)])
 def test_patience_counts_evaluations_without_a_better_monitor(patience, epochs):
     # B improves all the time and does not matter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,14 @@ class Task(ABC):
     its share of every batch.
 
     Attributes:
-        monitor: name of the metric that chooses the epoch (higher is better).
+        monitor: name of the metric that chooses the epoch.
+        lower_is_better: names of the metrics of which the lowest value is the best; of all others it is the highest.
         rank, world_size: this process among those that share each batch.
         unit: what the progress bar counts; see :meth:`size`.
     """
 
     monitor: str
+    lower_is_better: tuple[str, ...] = ()
     unit: str = "step"
     rank: int = 0
     world_size: int = 1
@@ -50,7 +52,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Metrics of ``split`` (``"valid"`` or ``"test"``) in percent, the model in eval mode and without gradients."""
+        """Metrics of ``split`` (``"valid"`` or ``"test"``), shares in percent, the model in eval mode and without gradients."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Task:
