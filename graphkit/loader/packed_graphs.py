@@ -81,11 +81,7 @@ class PackedGraphs:
             TypeError: ids of another type.
             IndexError: an id out of range.
         """
-        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in INDEX_DTYPES:
-            raise TypeError("index must be a vector of int64 ids of graphs")
-        if index.numel() and index.device.type == "cpu" and not -1 < int(index.min()) <= int(index.max()) < len(self):
-            raise IndexError(f"index must be in [0, {len(self)}) (got {int(index.min())} to {int(index.max())})")
-        index = index.to(self.node_ptr.device)
+        index = check_graph_ids(index, len(self)).to(self.node_ptr.device)
         count, place = _ragged(self.node_ptr, index)
         ptr = counts_to_ptr(count)
         fields = {}
@@ -164,6 +160,15 @@ class GraphLoader:
         self.epoch += 1
         for part in index.split(self.batch_size):
             yield self.graphs.batch(part)
+
+
+def check_graph_ids(index: Tensor, count: int) -> Tensor:
+    """``index``, unless it is no vector of ids below ``count``; on a GPU, where a look would wait, types alone."""
+    if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in INDEX_DTYPES:
+        raise TypeError("index must be a vector of int64 ids of graphs")
+    if index.numel() and index.device.type == "cpu" and not -1 < int(index.min()) <= int(index.max()) < count:
+        raise IndexError(f"index must be in [0, {count}) (got {int(index.min())} to {int(index.max())})")
+    return index
 
 
 def _ragged(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,27 @@ def grid_edges(rows: int, columns: int, kernel: int = 3) -> Tensor:
     return torch.stack([(from_row * columns + from_column)[inside], target[inside]])
 
 
+def image_patches(images: Tensor, patch: int) -> Tensor:
+    """``[N, C, H, W]`` to ``[N, n, C patch²]``: squares of pixels row by row; bytes become numbers from 0 to 1.
+
+    Raises:
+        ValueError: sides that ``patch`` does not divide.
+
+    Example:
+        >>> image_patches(torch.tensor([[[[255, 0, 51], [0, 255, 0]]]], dtype=torch.uint8), 1)[0, :3, 0]
+        tensor([1.0000, 0.0000, 0.2000])
+    """
+    count, channels, height, width = images.shape
+    if height % patch or width % patch or not height * width:
+        raise ValueError(f"image must have sides that patch={patch} divides (got {height} x {width})")
+    rows, columns = height // patch, width // patch
+    parts = images.reshape(count, channels, rows, patch, columns, patch).permute(0, 2, 4, 1, 3, 5)
+    parts = parts.reshape(count, rows * columns, channels * patch * patch)
+    return parts.float() / 255 if parts.dtype == torch.uint8 else parts
+
+
 class ImageTokens(BaseTransform):
-    """An image as tokens on a grid, one a square of pixels.
+    """An image as tokens on a grid, one a square of pixels; :class:`~graphkit.loader.ImageGraphs` does many at once.
 
     Args:
         patch: pixels a side of a square; 1 makes every pixel a token.
@@ -60,8 +79,8 @@ class ImageTokens(BaseTransform):
 
     Shapes:
         - **input:** :class:`~torch_geometric.data.Data` with ``image`` ``[C, H, W]`` or ``[H, W]``
-        - **output:** the same with ``x`` ``[n, C patch²]``, ``pos`` ``[n, 2]`` (row, column), ``grid_size`` ``[1, 2]``
-          and ``edge_index`` instead
+        - **output:** the same with ``x`` ``[n, C patch²]`` (bytes become numbers from 0 to 1), ``pos`` ``[n, 2]`` (row,
+          column), ``grid_size`` ``[1, 2]`` and ``edge_index`` instead
 
     Raises:
         ValueError: no image, or sides that ``patch`` does not divide.
@@ -78,16 +97,11 @@ class ImageTokens(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         image = _given(data, "image", (2, 3))
-        image = image[None] if image.dim() == 2 else image
-        channels, height, width = image.shape
-        p = self.patch
-        if height % p or width % p or not image.numel():
-            raise ValueError(f"image must have sides that patch={p} divides (got {height} x {width})")
-        rows, columns = height // p, width // p
-        parts = image.reshape(channels, rows, p, columns, p).permute(1, 3, 0, 2, 4)
+        (tokens,) = image_patches(image[None, None] if image.dim() == 2 else image[None], self.patch)
+        rows, columns = (side // self.patch for side in image.shape[-2:])
         place = torch.arange(rows * columns)
         fields = {
-            "x": parts.reshape(rows * columns, channels * p * p),
+            "x": tokens,
             "pos": torch.stack([place // columns, place % columns], 1),
             "grid_size": torch.tensor([[rows, columns]]),
             "edge_index": grid_edges(rows, columns, self.kernel),

@@ -3,6 +3,7 @@ import torch
 
 from graphkit.datasets import PROTOCOLS, IndexSplit, LinkSplit, available, info, load
 from graphkit.datasets.splits import undirected_pairs
+from graphkit.transforms.tokenize import grid_edges
 
 
 def test_a_typo_suggests_the_nearest():
@@ -21,7 +22,7 @@ def test_case_does_not_matter():
 def test_available_lists_facts_without_reading_anything(tmp_path):
     listed = available(tmp_path)
     assert {facts.name for facts, on_disk in listed if on_disk} == {
-        *("pyimports", "nycflights", "digits", "triadic-closure", "graphon-domains"),
+        *("pyimports", "nycflights", "digits", "triadic-closure", "graphon-domains", "digit_images"),
     }
     for facts, _ in listed:
         assert facts.task in ("node", "link", "graph", "temporal")
@@ -71,7 +72,14 @@ def test_every_dataset_on_disk_has_the_stated_size(data_root):
             continue
         seen += 1
         dataset = load(facts.name, data_root)
-        if dataset.graphs is not None:
+        if "images" in facts.protocols:
+            channels, height, width = dataset.graphs[0].image.shape
+            assert len(dataset.graphs) == facts.graphs
+            assert dataset.graphs.num_classes == facts.classes
+            assert (height * width, channels) == (facts.nodes, facts.features)
+            # Each pixel and the eight around it, without itself.
+            assert (grid_edges(height, width).size(1) - height * width) / 2 == facts.edges
+        elif dataset.graphs is not None:
             data = dataset.graphs._data
             assert len(dataset.graphs) == facts.graphs
             digits = 1 if facts.origin == "ogb" else 2
