@@ -26,7 +26,7 @@ from graphkit.ops.scan import gla_scan, linear_scan, selective_scan, ssd_scan
 from graphkit.ops.similarity import most_similar, pair_cosine
 from graphkit.ops.spmm import spmm
 from graphkit.ops.tokens import TokenLayout
-from graphkit.ops.walk import random_walk
+from graphkit.ops.walk import neighborhood_walks, random_walk, visited_sets
 
 __all__ = [
     "CSR",
@@ -47,6 +47,7 @@ __all__ = [
     "linear_relaxation",
     "linear_scan",
     "most_similar",
+    "neighborhood_walks",
     "pair_cosine",
     "pair_product",
     "ppr",
@@ -59,4 +60,5 @@ __all__ = [
     "spmm",
     "ssd_scan",
     "to_csr",
+    "visited_sets",
 ]

@@ -526,9 +526,9 @@ def _mix_int(x: int) -> int:
     return int(mix(torch.tensor(_wrap(x))))
 
 
-def streams(key: int, size: int, device: torch.device) -> Tensor:
-    """Independent random streams, one a row."""
-    return mix((torch.arange(size, device=device) + 1) * _GAMMA + key)
+def streams(key: int, number: Tensor) -> Tensor:
+    """Independent random streams, one a number."""
+    return mix((number + 1) * _GAMMA + key)
 
 
 def uniform(stream: Tensor, draw: Tensor | int) -> Tensor:
@@ -583,7 +583,7 @@ def _sample_reference(
     pointer = counts_to_ptr(taken)
     owner = ptr_to_index(pointer)
     place = torch.arange(owner.numel(), device=nodes.device) - pointer[owner]
-    stream = streams(key, nodes.numel(), nodes.device)
+    stream = streams(key, torch.arange(nodes.numel(), device=nodes.device))
     if count > 0 and nodes.numel():
         if graph.weight is None or graph.cumulative is None:
             chosen = draw_places(stream, size, count, replace)

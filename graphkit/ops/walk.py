@@ -11,6 +11,7 @@ from graphkit.ops.cpu import walk as cpu
 from graphkit.ops.csr import CSR, counts_to_ptr, ptr_to_index
 from graphkit.ops.neighbors import NeighborIndex
 from graphkit.ops.sample import check_nodes, draw_seed, search, streams, uniform
+from graphkit.utils.checks import check_int
 
 
 def random_walk(
@@ -21,6 +22,7 @@ def random_walk(
     q: float = 1.0,
     *,
     seed: int | torch.Generator | None = None,
+    number: Tensor | None = None,
 ) -> Tensor:
     r"""Walk ``length`` steps from each start node.
 
@@ -38,6 +40,8 @@ def random_walk(
         p: > 0; below 1 walks tend to return.
         q: > 0; below 1 walks tend to go away.
         seed: an int, a generator to draw one from, or None for torch's global generator.
+        number: ``[B]`` int64 numbers of the walks, their places if None. Walks with one number and one seed draw alike,
+            so that a graph's walks can be the same whatever graphs are beside it.
 
     Returns:
         ``[B, length + 1]`` int64 nodes, the first column is ``start``.
@@ -65,9 +69,91 @@ def random_walk(
             raise ValueError(f"{name} must be positive and finite; 1 is no bias (got {value})")
     start = check_nodes(start, rowptr.numel() - 1, "start").to(col.device)
     key = draw_seed(seed)
+    if number is None:
+        number = torch.arange(start.numel(), device=col.device)
+    elif number.shape != start.shape or number.dtype != torch.int64:
+        raise ValueError(f"number must be int64 {list(start.shape)} (got {number.dtype} {list(number.shape)})")
     if col.device.type == "cpu":
-        return cpu.random_walk(rowptr, col, start, length, p, q, key)
-    return random_walk_reference(rowptr, col, start, length, p, q, key)
+        return cpu.random_walk(rowptr, col, start, length, p, q, key, number)
+    return random_walk_reference(rowptr, col, start, length, p, q, key, number)
+
+
+def neighborhood_walks(
+    graph: NeighborIndex | CSR,
+    m: int,
+    s: int,
+    num_walks: int,
+    *,
+    seed: int | torch.Generator | None = None,
+    rank: Tensor | None = None,
+) -> list[Tensor]:
+    """Uniform walks from every node, of each length from ``m`` to 1: ``s`` groups of ``num_walks`` of each length.
+
+    O(N s m^2 num_walks), whatever the degrees.
+
+    Args:
+        graph: as :func:`random_walk`.
+        m: length of the longest walks, >= 0.
+        s: groups of walks of each length.
+        num_walks: walks of a group.
+        seed: as :func:`random_walk`.
+        rank: ``[N]`` the numbers of nodes within their graphs, where there are several side by side: walks of a graph
+            are then the same whatever graphs are beside it. The nodes' ids if None.
+
+    Returns:
+        m tensors, the longest walks first: ``[N, s, num_walks, length + 1]`` int64 nodes.
+
+    Example:
+        >>> index = NeighborIndex(torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+        >>> [walk[0, 0, 0].tolist() for walk in neighborhood_walks(index, m=2, s=1, num_walks=1)]
+        [[0, 1, 0], [0, 1]]
+    """
+    for name, value, low in (("m", m, 0), ("s", s, 1), ("num_walks", num_walks, 1)):
+        check_int(value, name, low)
+    rowptr, _ = rows_of(graph)
+    nodes = torch.arange(rowptr.numel() - 1, device=rowptr.device)
+    start = nodes.repeat_interleave(s * num_walks)
+    place = torch.arange(s * num_walks, device=rowptr.device)
+    number = ((nodes if rank is None else rank)[:, None] * (s * num_walks) + place).flatten()
+    base = draw_seed(seed)
+    return [
+        random_walk(graph, start, length, seed=base * (m + 1) + length, number=number).view(
+            -1, s, num_walks, length + 1
+        )
+        for length in range(m, 0, -1)
+    ]
+
+
+def visited_sets(walks: list[Tensor], num_nodes: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """The nodes that each group of :func:`neighborhood_walks` visits, and after a node's groups the node alone.
+
+    O(V log V) for V visits.
+
+    Args:
+        walks: as :func:`neighborhood_walks` returns them.
+        num_nodes: number of nodes N.
+        device: device of the result where there are no walks.
+
+    Returns:
+        - ``[N L + 1]`` int64 offsets: L sets of each node, those of the longest walks first, the node itself last
+        - ``[n]`` int64 members, ascending in each set
+
+    Example:
+        >>> index = NeighborIndex(torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+        >>> visited_sets(neighborhood_walks(index, m=1, s=1, num_walks=1), 2)
+        (tensor([0, 2, 3, 5, 6]), tensor([0, 1, 0, 0, 1, 1]))
+    """
+    device = walks[0].device if walks else device
+    size = sum(walk.size(1) for walk in walks) + 1
+    node = torch.arange(num_nodes, device=device)
+    keys, before = [((node * size + size - 1) * num_nodes + node)], 0
+    for walk in walks:
+        group = node[:, None] * size + before + torch.arange(walk.size(1), device=device)
+        keys.append((group[:, :, None, None] * num_nodes + walk).flatten())
+        before += walk.size(1)
+    key = torch.cat(keys).unique()
+    owner = key // max(num_nodes, 1)
+    return counts_to_ptr(torch.bincount(owner, minlength=num_nodes * size)), key % max(num_nodes, 1)
 
 
 def rows_of(graph: NeighborIndex | CSR) -> tuple[Tensor, Tensor]:
@@ -81,10 +167,10 @@ def rows_of(graph: NeighborIndex | CSR) -> tuple[Tensor, Tensor]:
 
 
 def random_walk_reference(
-    rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: float, q: float, key: int
+    rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: float, q: float, key: int, number: Tensor | None = None
 ) -> Tensor:
     """The same numbers in plain PyTorch: a loop over steps and tries. Waits for the device once a try for p, q != 1."""
-    stream = streams(key, start.numel(), start.device)
+    stream = streams(key, torch.arange(start.numel(), device=start.device) if number is None else number)
     walk = [start]
     for s in range(length):
         v = walk[-1]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data, TemporalData
 from torch_geometric.transforms import BaseTransform
 
-from graphkit.ops import NeighborIndex, ppr, random_walk, spmm
+from graphkit.ops import NeighborIndex, neighborhood_walks, ppr, spmm, visited_sets
 from graphkit.ops.csr import counts_to_ptr
 from graphkit.utils.checks import check_choice, check_int, check_range
 
@@ -383,22 +383,12 @@ class RandomWalkTokens(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         x, graph = _graph(data)
-        nodes, length = graph.num_nodes, self.s * self.m + 1
-        root = torch.arange(nodes, device=x.device)
-        keys = [(root * length + length - 1) * nodes + root]
-        for steps in range(1, self.m + 1):
-            for repeat in range(self.s):
-                start = root.repeat_interleave(self.num_walks)
-                walk = random_walk(graph, start, steps, seed=(self.seed * self.m + steps) * self.s + repeat)
-                token = start * length + (self.m - steps) * self.s + repeat
-                keys.append((token[:, None] * nodes + walk).flatten().unique())
-        key = torch.cat(keys).sort().values
-        token, member = key // nodes, key % nodes
-        count = torch.bincount(token, minlength=nodes * length)
-        token_ptr = counts_to_ptr(count)
+        walks = neighborhood_walks(graph, self.m, self.s, self.num_walks, seed=self.seed)
+        token_ptr, member = visited_sets(walks, graph.num_nodes, x.device)
+        count = token_ptr.diff()
         dense = x.to_dense() if x.is_sparse_csr else x
         rows = spmm(token_ptr, member, dense) / count[:, None].to(dense.dtype)
-        out = _sequences(data, rows, torch.full((nodes,), length))
+        out = _sequences(data, rows, torch.full((graph.num_nodes,), self.s * self.m + 1))
         out.token_ptr, out.token_node = token_ptr, member
         return out
 

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from graphkit.ops import CSR, NeighborIndex, to_csr
-from graphkit.ops.walk import random_walk, random_walk_reference
+from graphkit.ops.walk import neighborhood_walks, random_walk, random_walk_reference, visited_sets
 
 N = 30
 BIASES = [(1.0, 1.0), (0.3, 0.7), (0.5, 2.0), (4.0, 0.25), (1e-7, 1.0), (1e7, 1e7), (1.0, 1e-7)]
@@ -162,3 +162,41 @@ def test_gpu_gives_the_same(p: float, q: float) -> None:
         found = random_walk(device_graph, start.cuda(), 15, p, q, seed=1)
         assert found.is_cuda
         assert found.cpu().equal(random_walk(graph, start, 15, p, q, seed=1))
+
+
+def test_numbered_walks_do_not_depend_on_their_neighbours():
+    graph = graphs()[0]
+    start = torch.arange(6) % graph.num_nodes
+    number = torch.tensor([5, 0, 3, 3, 9, 1])
+    walk = random_walk(graph, start, 5, seed=4, number=number)
+    assert walk[4:].equal(random_walk(graph, start[4:], 5, seed=4, number=number[4:]))
+    assert random_walk(graph, start, 5, seed=4).equal(random_walk(graph, start, 5, seed=4, number=torch.arange(6)))
+    assert walk.equal(random_walk_reference(graph.rowptr, graph.col, start, 5, 1, 1, 4, number))
+    with pytest.raises(ValueError, match=r"number must be int64 \[6\]"):
+        random_walk(graph, start, 5, number=number[:2])
+
+
+def test_walks_of_a_graph_are_those_of_its_copy_in_a_batch():
+    graph = graphs()[0]
+    rank = torch.arange(graph.num_nodes).repeat(3)
+    alone = neighborhood_walks(graph, 3, 2, 4, seed=1)
+    together = neighborhood_walks(graph.repeat(3), 3, 2, 4, seed=1, rank=rank)
+    for walk, batch in zip(alone, together, strict=True):
+        for copy in range(3):
+            part = batch[copy * graph.num_nodes : (copy + 1) * graph.num_nodes]
+            assert part.equal(walk + copy * graph.num_nodes)
+    lengths = [walk.shape for walk in alone]
+    assert lengths == [(graph.num_nodes, 2, 4, length + 1) for length in (3, 2, 1)]
+
+
+def test_sets_of_visited_nodes_by_brute_force():
+    graph = graphs()[0]
+    walks = neighborhood_walks(graph, 2, 3, 2, seed=0)
+    ptr, member = visited_sets(walks, graph.num_nodes)
+    sets = []
+    for node in range(graph.num_nodes):
+        sets += [sorted(set(walk[node, group].flatten().tolist())) for walk in walks for group in range(3)]
+        sets.append([node])
+    assert [part.tolist() for part in member.tensor_split(ptr[1:-1])] == sets
+    alone = visited_sets([], 3)
+    assert (alone[0].tolist(), alone[1].tolist()) == ([0, 1, 2, 3], [0, 1, 2])

@@ -15,7 +15,7 @@ STEP, TRIES = 128, 60
 
 
 @kernel
-def _walk(start, stop, rowptr, col, length, key, out):  # pragma: no cover - compiled
+def _walk(start, stop, rowptr, col, length, key, number, out):  # pragma: no cover - compiled
     for block in range(start, stop, _BLOCK):
         for s in range(length):
             for b in range(block, min(block + _BLOCK, stop)):
@@ -23,7 +23,7 @@ def _walk(start, stop, rowptr, col, length, key, out):  # pragma: no cover - com
                 low = rowptr[v]
                 n = rowptr[v + 1] - low
                 if n > 0:
-                    v = col[low + np.int64(uniform(mix(key + (b + 1) * GAMMA), s) * n)]
+                    v = col[low + np.int64(uniform(mix(key + (number[b] + 1) * GAMMA), s) * n)]
                 out[b, s + 1] = v
 
 
@@ -40,7 +40,7 @@ def _has(col, low, end, wanted):  # pragma: no cover - compiled
 
 
 @kernel
-def _walk_biased(start, stop, rowptr, col, length, back, away, key, out):  # pragma: no cover - compiled
+def _walk_biased(start, stop, rowptr, col, length, back, away, key, number, out):  # pragma: no cover - compiled
     """``back`` = 1/p for the node before, ``away`` = 1/q for nodes not next to it, 1 for its neighbours."""
     highest, sure, most = max(back, away, 1.0), min(away, 1.0), max(away, 1.0)
     for block in range(start, stop, _BLOCK):
@@ -52,7 +52,7 @@ def _walk_biased(start, stop, rowptr, col, length, back, away, key, out):  # pra
                 if n == 0:
                     out[b, s + 1] = v
                     continue
-                stream = mix(key + (b + 1) * GAMMA)
+                stream = mix(key + (number[b] + 1) * GAMMA)
                 if s == 0:
                     out[b, 1] = col[low + np.int64(uniform(stream, 0) * n)]
                     continue
@@ -87,13 +87,15 @@ def _walk_biased(start, stop, rowptr, col, length, back, away, key, out):  # pra
                 out[b, s + 1] = found
 
 
-def random_walk(rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: float, q: float, key: int) -> Tensor:
+def random_walk(
+    rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: float, q: float, key: int, number: Tensor
+) -> Tensor:
     out = np.empty((start.numel(), length + 1), np.int64)
     out[:, 0] = array(start)
     graph = array(rowptr), array(col)
     grain = max(16384 // max(length, 1), 1)
     if p == 1 and q == 1:
-        run(_walk, len(out), *graph, length, key, out, grain=grain)
+        run(_walk, len(out), *graph, length, key, array(number), out, grain=grain)
     else:
-        run(_walk_biased, len(out), *graph, length, 1 / p, 1 / q, key, out, grain=grain)
+        run(_walk_biased, len(out), *graph, length, 1 / p, 1 / q, key, array(number), out, grain=grain)
     return torch.from_numpy(out)
