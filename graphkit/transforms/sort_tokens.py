@@ -28,6 +28,7 @@ class SortTokens(BaseTransform):
     ``degree``       few neighbours to many, so that hubs are read knowing the rest (Graph Mamba)
     ``core``         outer shells of the k-core decomposition to the inner
     ``pagerank``     small PageRank to large
+    ``zagreb``       small to large sum, over a node's edges, of the product of both ends' degrees
     ``eigenvector``  small eigenvector centrality to large
     ``bfs``          by distance from the node with most neighbours, part after part
     ``rcm``          reverse Cuthill-McKee: linked nodes close together, best for windows
@@ -59,7 +60,7 @@ class SortTokens(BaseTransform):
     """
 
     def __init__(self, key: str = "degree", seed: int = 0) -> None:
-        self.key, self.seed = check_choice(key, "key", tuple(_KEYS)), check_int(seed, "seed", 0)
+        self.key, self.seed = check_choice(key, "key", (*IMPORTANCE, *_KEYS)), check_int(seed, "seed", 0)
 
     def forward(self, data: Data) -> Data:
         count = data.num_nodes
@@ -71,7 +72,10 @@ class SortTokens(BaseTransform):
         if self.key == "random":
             order = torch.randperm(count, generator=stream(self.seed))
         else:
-            values = torch.as_tensor(np.asarray(_KEYS[self.key](data))).double()
+            if self.key in IMPORTANCE:
+                values = node_importance(NeighborIndex(data.edge_index, count), self.key)
+            else:
+                values = torch.as_tensor(np.asarray(_KEYS[self.key](data))).double()
             # From the last tie-break to the key itself, each sort keeping what was sorted before.
             sequence = torch.argsort(_feature_hash(data, count), stable=True)
             sequence = sequence[torch.argsort(values[sequence], stable=True)]
@@ -98,13 +102,36 @@ def _matrix(data: Data) -> csr_matrix:
     return csr_matrix((ones, graph.col.numpy(), graph.rowptr.numpy()), shape=(data.num_nodes, data.num_nodes))
 
 
-def _degree(data: Data) -> Tensor:
-    return NeighborIndex(data.edge_index, data.num_nodes).degree
+def node_importance(graph: NeighborIndex, key: str = "degree") -> Tensor:
+    """``[N]`` float64: how central each node is. Of several graphs side by side, each is as if it were alone, but for
+    PageRank's scale.
+
+    Args:
+        graph: both directions of each edge.
+        key: ``"degree"``, ``"zagreb"``, ``"core"`` or ``"pagerank"``; see :class:`SortTokens`.
+
+    Raises:
+        ValueError: an unknown key.
+
+    Example:
+        >>> star = NeighborIndex(torch.tensor([[0, 0, 1, 2], [1, 2, 0, 0]]), num_nodes=3)
+        >>> node_importance(star, "zagreb")
+        tensor([4., 2., 2.], dtype=torch.float64)
+    """
+    return IMPORTANCE[check_choice(key, "key", tuple(IMPORTANCE))](graph).double()
 
 
-def _core(data: Data) -> Tensor:
+def _degree(graph: NeighborIndex) -> Tensor:
+    return graph.degree
+
+
+def _zagreb(graph: NeighborIndex) -> Tensor:
+    degree = graph.degree.double()
+    return degree * spmm(graph.rowptr, graph.col, degree[:, None])[:, 0]
+
+
+def _core(graph: NeighborIndex) -> Tensor:
     """The k of each node's k-core: nodes with at most k neighbours left are taken off until none is, k = 0, 1, ..."""
-    graph = NeighborIndex(data.edge_index, data.num_nodes)
     left, core = graph.degree.clone(), torch.zeros_like(graph.degree)
     alive, k = torch.ones_like(left, dtype=torch.bool), 0
     while bool(alive.any()):
@@ -118,12 +145,11 @@ def _core(data: Data) -> Tensor:
     return core
 
 
-def _pagerank(data: Data) -> Tensor:
-    graph = NeighborIndex(data.edge_index, data.num_nodes)
+def _pagerank(graph: NeighborIndex) -> Tensor:
     share = 1 / graph.degree.clamp(min=1).double()
-    value = torch.full((data.num_nodes,), 1 / data.num_nodes, dtype=torch.float64)
+    value = torch.full_like(share, 1 / max(graph.num_nodes, 1))
     for _ in range(100):
-        value = 0.85 * spmm(graph.rowptr, graph.col, (value * share)[:, None])[:, 0] + 0.15 / data.num_nodes
+        value = 0.85 * spmm(graph.rowptr, graph.col, (value * share)[:, None])[:, 0] + 0.15 / graph.num_nodes
     return value
 
 
@@ -153,7 +179,8 @@ def _start(matrix: csr_matrix) -> np.ndarray:
 
 
 def _bfs(data: Data) -> np.ndarray:
-    matrix, degree = _matrix(data), _degree(data).numpy()
+    matrix = _matrix(data)
+    degree = NeighborIndex(data.edge_index, data.num_nodes).degree.numpy()
     part = csgraph.connected_components(matrix, directed=False)[1]
     # The node with most neighbours of each part; of equal ones the first.
     leader = np.lexsort((np.arange(len(degree)), -degree, part))
@@ -198,10 +225,13 @@ def _hilbert(data: Data) -> Tensor:
 
 
 _ON_GRID = ("raster", "zigzag", "hilbert")
-_KEYS: dict[str, Callable[[Data], Tensor | np.ndarray]] = {
+IMPORTANCE: dict[str, Callable[[NeighborIndex], Tensor]] = {
     "degree": _degree,
+    "zagreb": _zagreb,
     "core": _core,
     "pagerank": _pagerank,
+}
+_KEYS: dict[str, Callable[[Data], Tensor | np.ndarray]] = {
     "eigenvector": _eigenvector,
     "bfs": _bfs,
     "rcm": _rcm,

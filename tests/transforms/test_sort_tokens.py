@@ -12,7 +12,7 @@ from torch_geometric.utils import from_networkx
 
 from graphkit.transforms import SortTokens
 
-KEYS = ("degree", "core", "pagerank", "eigenvector", "bfs", "rcm", "fiedler", "random")
+KEYS = ("degree", "zagreb", "core", "pagerank", "eigenvector", "bfs", "rcm", "fiedler", "random")
 
 
 def karate() -> Data:
@@ -36,6 +36,7 @@ def test_an_order_is_a_permutation(key, num_nodes):
     ("key", "measure"),
     [
         ("degree", lambda g: dict(g.degree())),
+        ("zagreb", lambda g: {v: sum(g.degree(v) * g.degree(u) for u in g[v]) for v in g}),
         ("core", networkx.core_number),
         ("pagerank", lambda g: networkx.pagerank(g, weight=None, tol=1e-12)),
         ("eigenvector", lambda g: networkx.eigenvector_centrality_numpy(g, weight=None)),
