@@ -4,7 +4,9 @@ from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_b
 from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.decoder import DotDecoder, NCNCDecoder, NCNDecoder
 from graphkit.nn.mixer import (
+    AxisGatedMLP,
     BiMamba,
+    CrossGating,
     GatedLinearAttention,
     GatedPositionalAttention,
     Hopfield,
@@ -12,6 +14,8 @@ from graphkit.nn.mixer import (
     HopfieldPooling,
     MeanMixer,
     MixerBlock,
+    MultiAxisGatedMLP,
+    NiNBlock,
     SelectiveSSM,
     SelfAttention,
     TokenMixer,
@@ -26,7 +30,9 @@ from graphkit.nn.models.graph_sequential import GraphSequential
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugmented
 from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
+from graphkit.nn.models.maxim import MAXIM, ChannelAttentionConv, OnGrids, RestorationStack
 from graphkit.nn.models.neighbor_cvae import NeighborCVAE
+from graphkit.nn.models.ninformer import NiNformer
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
 from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
 from graphkit.nn.temporal import (
@@ -62,13 +68,17 @@ __all__ = [
     "LAGCN",
     "LAGCNII",
     "LASAGE",
+    "MAXIM",
     "NAT",
     "APANEncoder",
     "AdjacencyBounds",
+    "AxisGatedMLP",
     "BiMamba",
     "CachedConv",
+    "ChannelAttentionConv",
     "CodeDistillMLP",
     "CommonRecentNeighbors",
+    "CrossGating",
     "DegreePowerGCNConv",
     "DotDecoder",
     "EdgeBank",
@@ -94,17 +104,22 @@ __all__ = [
     "MeanMixer",
     "MemoryDGNN",
     "MixerBlock",
+    "MultiAxisGatedMLP",
     "NCNCDecoder",
     "NCNDecoder",
     "NeighborBuffer",
     "NeighborCVAE",
     "NeighborhoodCache",
+    "NiNBlock",
+    "NiNformer",
+    "OnGrids",
     "PersistentForecast",
     "Popularity",
     "PredictCorrectFilter",
     "PureConv",
     "PureGNN",
     "Recency",
+    "RestorationStack",
     "SelectiveSSM",
     "SelfAttention",
     "SparseLinear",

@@ -4,11 +4,14 @@ from graphkit.nn.mixer.attention import GatedPositionalAttention, SelfAttention
 from graphkit.nn.mixer.gla import GatedLinearAttention
 from graphkit.nn.mixer.hopfield import Hopfield, HopfieldMemory, HopfieldPooling
 from graphkit.nn.mixer.mamba import BiMamba, SelectiveSSM
+from graphkit.nn.mixer.maxim import AxisGatedMLP, CrossGating, MultiAxisGatedMLP
 from graphkit.nn.mixer.token_mixer import MeanMixer, TokenMixer
-from graphkit.nn.mixer.token_mlp import MixerBlock, TokenMixingGate
+from graphkit.nn.mixer.token_mlp import MixerBlock, NiNBlock, TokenMixingGate
 
 __all__ = [
+    "AxisGatedMLP",
     "BiMamba",
+    "CrossGating",
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "Hopfield",
@@ -16,6 +19,8 @@ __all__ = [
     "HopfieldPooling",
     "MeanMixer",
     "MixerBlock",
+    "MultiAxisGatedMLP",
+    "NiNBlock",
     "SelectiveSSM",
     "SelfAttention",
     "TokenMixer",

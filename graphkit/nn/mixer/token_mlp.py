@@ -117,3 +117,56 @@ class TokenMixingGate(TokenMixer):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, num_tokens={self.max_length}"
+
+
+class NiNBlock(TokenMixer):
+    r"""A whole block of `"NiNformer: A Network in Network Transformer with Token Mixing Generated Gating Function"
+    <https://arxiv.org/abs/2403.02411>`_: a :class:`TokenMixingGate` and a feed-forward layer, each with a residual
+    connection.
+
+    .. math:: m = x + \mathrm{Gate}(\mathrm{Norm}(x)), \qquad m + \mathrm{MLP}(\mathrm{Norm}(m))
+
+    In the authors' code both norms are one layer with one set of weights, which is the default here; their text reads
+    as if they were two. O(L F D).
+
+    Args:
+        channels: width D of a token.
+        num_tokens: most tokens of a graph.
+        hidden_channels: width F of all MLPs; twice ``channels`` if None.
+        dropout: dropout within the MLPs.
+        share_norm: one norm for both parts.
+
+    Shapes:
+        - as :class:`TokenMixer`, ``[N, channels]`` to ``[N, channels]``
+
+    Raises:
+        ValueError: a number out of range; in a call, a graph with more tokens.
+
+    Example:
+        >>> import torch
+        >>> NiNBlock(8, num_tokens=4)(torch.randn(5, 8), torch.tensor([0, 2, 5])).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_tokens: int,
+        hidden_channels: int | None = None,
+        dropout: float = 0.0,
+        share_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.gate = TokenMixingGate(channels, num_tokens, hidden_channels, dropout)
+        self.in_channels = self.out_channels = channels
+        self.max_length = self.gate.max_length
+        self.norm = nn.LayerNorm(channels)
+        self.mlp_norm = self.norm if share_norm else nn.LayerNorm(channels)
+        self.mlp = _MLP(channels, self.gate.gate.hidden_channels, dropout)
+
+    def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        x = x + self.gate.mix(self.norm(x), tokens)
+        return x + self.mlp(self.mlp_norm(x))
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, num_tokens={self.max_length}"
