@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Metrics of ``split`` (``"valid"`` or ``"test"``), shares in percent, the model in eval mode and without gradients."""
+        """Metrics of ``split`` (``"valid"`` or ``"test"``), shares in percent; eval mode, without gradients."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Task:
