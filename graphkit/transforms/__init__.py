@@ -5,6 +5,7 @@ from graphkit.transforms.class_virtual_nodes import ClassVirtualNodes
 from graphkit.transforms.edge_drop import AdaptiveEdgeDrop, BudgetedEdgeDrop, EdgeDrop, edge_budget, node_centrality
 from graphkit.transforms.ego_nets import EgoNets
 from graphkit.transforms.prune import CosinePrune, JaccardPrune, random_recover
+from graphkit.transforms.random_walk_encoding import RandomWalkEncoding
 from graphkit.transforms.similar_edges import add_similar_edges
 from graphkit.transforms.sort_tokens import SortTokens
 from graphkit.transforms.tokenize import (
@@ -34,6 +35,7 @@ __all__ = [
     "PPRTokens",
     "PRBCDPoison",
     "RandomEdgeAttack",
+    "RandomWalkEncoding",
     "RandomWalkTokens",
     "SequenceTokens",
     "SeriesTokens",
