@@ -9,6 +9,7 @@ from graphkit.datasets.negatives import HistoricalNegatives, InductiveNegatives,
 from graphkit.datasets.node_targets import NodePropertyTargets, node_property_targets
 from graphkit.datasets.ogb import load_ogb
 from graphkit.datasets.registry import available, info, load
+from graphkit.datasets.series import SeriesSplit, read_series, series_data
 from graphkit.datasets.splits import (
     IndexSplit,
     LinkSplit,
@@ -39,6 +40,7 @@ __all__ = [
     "NCNRandomLinkSplit",
     "NodePropertyTargets",
     "RandomNegatives",
+    "SeriesSplit",
     "StoredNegatives",
     "available",
     "cross_validation_split",
@@ -57,8 +59,10 @@ __all__ = [
     "random_link_split",
     "random_node_split",
     "read_events",
+    "read_series",
     "relabel",
     "sample_non_edges",
+    "series_data",
     "to_data",
     "to_dgl",
     "to_networkx",

@@ -10,6 +10,7 @@ from torch_geometric.data import Data, InMemoryDataset
 
 from graphkit.datasets.event_split import EventSplit
 from graphkit.datasets.events import EventStream
+from graphkit.datasets.series import SeriesSplit
 from graphkit.datasets.splits import (
     IndexSplit,
     LinkSplit,
@@ -63,6 +64,8 @@ PROTOCOLS = {
         "part 40/10/50 % of each class; by seed",
     ),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
+    "series-60-20-20": Protocol("series", "the first 60 % of the rows for training, then 20 %, then 20 %"),
+    "series-months": Protocol("series", "the first 12 months of 30 days for training, then 4, then 4"),
     "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),
     "inductive": Protocol(
         "temporal", "as time, with a tenth of the nodes hidden until the test, which has their events only; by seed"
@@ -81,7 +84,7 @@ class DatasetInfo:
         name: Name for :func:`graphkit.datasets.load`.
         nodes: Number of nodes; the average for a set of many graphs.
         edges: Number of undirected edges without self-loops (average for many graphs); events of a temporal graph,
-            triples of a knowledge graph.
+            triples of a knowledge graph; rows of a series, of which each node is a variable.
         features: Width of ``x`` (of ``msg`` for a temporal graph); 0 if there is none.
         classes: Number of classes; 0 if there are none.
         graphs: Number of graphs.
@@ -111,7 +114,7 @@ class DatasetInfo:
 
     @property
     def task(self) -> str:
-        """Task of the default protocol: ``"node"``, ``"link"``, ``"graph"`` or ``"temporal"``."""
+        """Task of the default protocol: ``"node"``, ``"link"``, ``"graph"``, ``"temporal"`` or ``"series"``."""
         return PROTOCOLS[self.protocols[0]].task
 
     @property
@@ -159,6 +162,7 @@ class Dataset:
         Returns:
             :class:`~graphkit.datasets.splits.LinkSplit` for links,
             :class:`~graphkit.datasets.EventSplit` for events,
+            :class:`~graphkit.datasets.SeriesSplit` for rows of series,
             :class:`~graphkit.datasets.splits.IndexSplit` for nodes, graphs and triples.
 
         Raises:
@@ -181,7 +185,7 @@ class Dataset:
         return self.make_evaluator()
 
 
-def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | EventSplit | IndexSplit:
+def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | EventSplit | IndexSplit | SeriesSplit:
     if protocol == "folds":
         assert dataset.graphs is not None
         return fold_split(dataset.graphs._data.y, fold=seed)
@@ -189,6 +193,10 @@ def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | EventSplit
     if isinstance(data, EventStream):
         return EventSplit.make(data, new_nodes=0.1 if protocol == "inductive" else 0, seed=seed)
     assert isinstance(data, Data)
+    if protocol == "series-60-20-20":
+        return SeriesSplit.by_share(data)
+    if protocol == "series-months":
+        return SeriesSplit.by_months(data)
     if protocol == "link":
         return NCNRandomLinkSplit(seed=seed).split(data)
     if protocol == "link-64-16-20":

@@ -18,6 +18,7 @@ from graphkit.datasets.events import EventStream
 from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import Graphs, read_pyg
+from graphkit.datasets.series import hourly_flights, read_series
 from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
 from graphkit.datasets.synthetic import graphon_domains, triadic_closure_stream
 from graphkit.datasets.tgb import TGB, load_tgb
@@ -153,6 +154,20 @@ def _images(read: Callable[[Path], Images]) -> Loader:
     return loader
 
 
+# Series ---------------------------------------------------------------------------------------------------------------
+
+
+def _series(facts: DatasetInfo, root: Path) -> Dataset:
+    path = root / facts.folder
+    if not path.is_file():
+        raise FileNotFoundError(f"{facts.name} is not on disk: put it at {path}; it comes from {facts.source}")
+    return Dataset(facts, data=read_series(path))
+
+
+def _hourly_flights(facts: DatasetInfo, root: Path) -> Dataset:
+    return Dataset(facts, data=hourly_flights())
+
+
 # PyG -----------------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +285,24 @@ for _name, _sizes in (
         source=TGB[_name].url,
         origin="file",
     )
+_register(
+    _hourly_flights,
+    ("nycflights-hourly", "", 6, 8760, 0, 0),
+    metric="mse",
+    protocols=("series-60-20-20",),
+    licence="CC0-1.0",
+    source="nycflights, counted by hour and airport",
+    origin="built",
+)
+_register(
+    _series,
+    ("ETTh1", "ett/ETTh1.csv", 7, 17420, 0, 0),
+    metric="mse",
+    protocols=("series-months", "series-60-20-20"),
+    licence="CC-BY-ND-4.0",
+    source="zhouhaoyi/ETDataset",
+    origin="file",
+)
 _register(
     _shipped,
     ("digits", "", 1797, 9929, 64, 10),

@@ -135,8 +135,7 @@ def nycflights() -> TemporalData:
     delay = arrays["delay"].astype(np.int64)
     num_planes = len(_lines(arrays["plane_names"]))
 
-    offset = np.where((t >= _SUMMER[0]) & (t < _SUMMER[1]), -4, -5)
-    angle = (t + offset * _HOUR) % (24 * _HOUR) * (2 * np.pi / (24 * _HOUR))
+    angle = local_time(t) % (24 * _HOUR) * (2 * np.pi / (24 * _HOUR))
     # The hour before: the one that holds t may have been observed after t.
     weather = arrays["weather"][origin, (t - table_start) // _HOUR - 1]
     columns = [
@@ -152,6 +151,11 @@ def nycflights() -> TemporalData:
         msg=torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32)),
         y=torch.from_numpy(((delay == _CANCELLED) | (delay >= _LATE_MINUTES)).astype(np.int64)),
     )
+
+
+def local_time(t: np.ndarray) -> np.ndarray:
+    """Seconds of 2013 (since 1970, UTC) by the clock in New York."""
+    return t + np.where((t >= _SUMMER[0]) & (t < _SUMMER[1]), -4, -5) * _HOUR
 
 
 def _delay_so_far(plane: np.ndarray, t: np.ndarray, delay: np.ndarray) -> np.ndarray:

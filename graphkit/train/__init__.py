@@ -22,6 +22,7 @@ from graphkit.train.linear_probe import ProbeResult, linear_probe
 from graphkit.train.schedule import CosineSchedule
 from graphkit.train.stable import STABLE, StableContrastTask
 from graphkit.train.tasks import (
+    ForecastingTask,
     GraphClassificationTask,
     LinkPredictionTask,
     NodeClassificationTask,
@@ -44,6 +45,7 @@ __all__ = [
     "CosineSchedule",
     "Experiment",
     "FitResult",
+    "ForecastingTask",
     "GraphClassificationTask",
     "GraphTokenizerTask",
     "LinkPredictionTask",

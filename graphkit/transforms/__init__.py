@@ -8,6 +8,7 @@ from graphkit.transforms.prune import CosinePrune, JaccardPrune, random_recover
 from graphkit.transforms.random_walk_encoding import RandomWalkEncoding
 from graphkit.transforms.similar_edges import add_similar_edges
 from graphkit.transforms.sort_tokens import SortTokens
+from graphkit.transforms.time_features import time_features
 from graphkit.transforms.tokenize import (
     EventTokens,
     HopTokens,
@@ -45,5 +46,6 @@ __all__ = [
     "edge_budget",
     "node_centrality",
     "random_recover",
+    "time_features",
     "undirected_edges",
 ]

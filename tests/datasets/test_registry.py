@@ -22,10 +22,10 @@ def test_case_does_not_matter():
 def test_available_lists_facts_without_reading_anything(tmp_path):
     listed = available(tmp_path)
     assert {facts.name for facts, on_disk in listed if on_disk} == {
-        *("pyimports", "nycflights", "digits", "triadic-closure", "graphon-domains", "digit_images"),
+        *("pyimports", "nycflights", "digits", "triadic-closure", "graphon-domains", "nycflights-hourly", "digit_images"),
     }
     for facts, _ in listed:
-        assert facts.task in ("node", "link", "graph", "temporal")
+        assert facts.task in ("node", "link", "graph", "temporal", "series")
         assert facts.origin in ("shipped", "built", "file", "pyg", "ogb")
         assert set(facts.protocols) <= set(PROTOCOLS)
         assert facts.protocol
@@ -88,6 +88,9 @@ def test_every_dataset_on_disk_has_the_stated_size(data_root):
             assert dataset.graphs.num_features == facts.features
             if facts.classes:
                 assert dataset.graphs.num_classes == facts.classes
+        elif facts.task == "series":
+            assert list(dataset.data.series.shape) == [facts.edges, facts.nodes]
+            assert dataset.data.num_nodes == len(dataset.data.names) == facts.nodes
         elif facts.task == "temporal":
             assert (dataset.data.num_nodes, dataset.data.num_events) == (facts.nodes, facts.edges)
             # Some copies of JODIE's files come without features.

@@ -1,5 +1,6 @@
 """Kinds of problems: each owns its split, loss and metrics."""
 
+from graphkit.train.tasks.forecasting import ForecastingTask
 from graphkit.train.tasks.graph_classification import GraphClassificationTask
 from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
@@ -9,6 +10,7 @@ from graphkit.train.tasks.temporal_node_classification import TemporalNodeClassi
 from graphkit.train.tasks.temporal_node_property import TemporalNodePropertyTask
 
 __all__ = [
+    "ForecastingTask",
     "GraphClassificationTask",
     "LinkPredictionTask",
     "NodeClassificationTask",
