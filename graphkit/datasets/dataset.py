@@ -63,6 +63,8 @@ PROTOCOLS = {
         "the official test images, a tenth of the training images of each class for validation; without an official "
         "part 40/10/50 % of each class; by seed",
     ),
+    "sequences": Protocol("token", "12,800 sequences for training, 1,280 for validation and 1,280 for the test"),
+    "position": Protocol("text", "the first 80 % of the text for training, then 10 %, then 10 %"),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "series-60-20-20": Protocol("series", "the first 60 % of the rows for training, then 20 %, then 20 %"),
     "series-months": Protocol("series", "the first 12 months of 30 days for training, then 4, then 4"),

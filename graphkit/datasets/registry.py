@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch_geometric.data import Data
 
 from graphkit.datasets import robustness
 from graphkit.datasets.cache import cached
@@ -18,9 +19,11 @@ from graphkit.datasets.events import EventStream
 from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pyg import Graphs, read_pyg
+from graphkit.datasets.recall import SEQUENCE_TASKS
 from graphkit.datasets.series import hourly_flights, read_series
 from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
 from graphkit.datasets.synthetic import graphon_domains, triadic_closure_stream
+from graphkit.datasets.text import help_topics, position_split, read_text
 from graphkit.datasets.tgb import TGB, load_tgb
 from graphkit.utils.checks import nearest
 from graphkit.utils.io import data_root
@@ -166,6 +169,25 @@ def _series(facts: DatasetInfo, root: Path) -> Dataset:
 
 def _hourly_flights(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=hourly_flights())
+
+
+# Sequences and texts --------------------------------------------------------------------------------------------------
+
+
+def _sequences(facts: DatasetInfo, root: Path) -> Dataset:
+    held_out = 1280
+    data = SEQUENCE_TASKS[facts.name](facts.graphs)
+    graphs = Graphs(Data(x=data.x, y=data.y), {"x": data.ptr, "y": data.ptr}, facts.name)
+    parts = torch.arange(facts.graphs).split([facts.graphs - 2 * held_out, held_out, held_out])
+    return Dataset(facts, graphs=graphs, splitters={"sequences": lambda seed: IndexSplit(*parts)})
+
+
+def _text(facts: DatasetInfo, root: Path) -> Dataset:
+    path = root / facts.folder
+    if facts.folder and not path.is_file():
+        raise FileNotFoundError(f"{facts.name} is not on disk: put it at {path}; it comes from {facts.source}")
+    data = read_text(path) if facts.folder else help_topics()
+    return Dataset(facts, data=data, splitters={"position": lambda seed: position_split(data.num_nodes)})
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
@@ -367,6 +389,35 @@ for _read, _row, _licence, _source in (
         source=_source,
         origin="file" if _row[1] else "built",
     )
+# A token is counted as a node, and each but the last is joined to the next.
+for _name, _length, _classes in (("reset-majority", 48, 2), ("associative-recall", 64, 32)):
+    _register(
+        _sequences,
+        (_name, "", _length, _length - 1, 0, _classes, 15360),
+        metric="accuracy",
+        protocols=("sequences",),
+        licence="MIT",
+        source="drawn at random",
+        origin="built",
+    )
+_register(
+    _text,
+    ("help-topics", "", 464970, 464969, 0, 103),
+    metric="bits per character",
+    protocols=("position",),
+    licence="PSF-2.0",
+    source="help texts of Python 3.11; other versions have others",
+    origin="built",
+)
+_register(
+    _text,
+    ("tiny-shakespeare", "tiny_shakespeare/input.txt", 1115394, 1115393, 0, 65),
+    metric="bits per character",
+    protocols=("position",),
+    licence="public domain",
+    source="karpathy/char-rnn",
+    origin="file",
+)
 
 for _row in (
     ("Cora", "planetoid/Cora", 2708, 5278, 1433, 7),

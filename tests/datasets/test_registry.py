@@ -22,10 +22,19 @@ def test_case_does_not_matter():
 def test_available_lists_facts_without_reading_anything(tmp_path):
     listed = available(tmp_path)
     assert {facts.name for facts, on_disk in listed if on_disk} == {
-        *("pyimports", "nycflights", "digits", "triadic-closure", "graphon-domains", "nycflights-hourly", "digit_images"),
+        *(
+            "pyimports",
+            "nycflights",
+            "digits",
+            "triadic-closure",
+            "graphon-domains",
+            "nycflights-hourly",
+            "digit_images",
+        ),
+        *("reset-majority", "associative-recall", "help-topics"),
     }
     for facts, _ in listed:
-        assert facts.task in ("node", "link", "graph", "temporal", "series")
+        assert facts.task in ("node", "link", "graph", "temporal", "series", "token", "text")
         assert facts.origin in ("shipped", "built", "file", "pyg", "ogb")
         assert set(facts.protocols) <= set(PROTOCOLS)
         assert facts.protocol
@@ -79,6 +88,16 @@ def test_every_dataset_on_disk_has_the_stated_size(data_root):
             assert (height * width, channels) == (facts.nodes, facts.features)
             # Each pixel and the eight around it, without itself.
             assert (grid_edges(height, width).size(1) - height * width) / 2 == facts.edges
+        elif facts.task == "token":
+            data = dataset.graphs._data
+            assert len(dataset.graphs) == facts.graphs
+            assert data.x.numel() == data.y.numel() == facts.graphs * facts.nodes
+            assert int(data.y.max()) + 1 == facts.classes
+        elif facts.task == "text":
+            # Python's help texts are other ones in other versions.
+            if facts.name != "help-topics" or sys.version_info[:2] == (3, 11):
+                assert dataset.data.num_nodes == facts.nodes
+                assert len(dataset.data.symbols) == facts.classes
         elif dataset.graphs is not None:
             data = dataset.graphs._data
             assert len(dataset.graphs) == facts.graphs
