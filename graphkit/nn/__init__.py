@@ -2,19 +2,22 @@
 
 from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
 from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
-from graphkit.nn.decoder import DotDecoder, NCNCDecoder, NCNDecoder
+from graphkit.nn.decoder import AdditivePointer, DotDecoder, NCNCDecoder, NCNDecoder, PointerNetwork, pointing_loss
 from graphkit.nn.mixer import (
     AxisGatedMLP,
+    BiGatedLinearAttention,
     BiMamba,
     CrossGating,
     GatedLinearAttention,
     GatedPositionalAttention,
+    GridDepthwiseConv,
     Hopfield,
     HopfieldMemory,
     HopfieldPooling,
     MeanMixer,
     MixerBlock,
     MultiAxisGatedMLP,
+    NeighborDepthwiseConv,
     NiNBlock,
     SelectiveSSM,
     SelfAttention,
@@ -22,12 +25,22 @@ from graphkit.nn.mixer import (
     TokenMixingGate,
 )
 from graphkit.nn.models import GNN, ForwardLayer, ForwardStack, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
+from graphkit.nn.models.attention_seq2seq import AttentionSeq2Seq
+from graphkit.nn.models.cbnet import (
+    CompositeBackbone,
+    CompositeClassifier,
+    Level,
+    StagedGNN,
+    composite_connections,
+    composite_loss,
+)
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
 from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
 from graphkit.nn.models.grand import GRAND, GRANDPropagation
 from graphkit.nn.models.graph_sequential import GraphSequential
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
+from graphkit.nn.models.integer_mlp import IntegerMLP, load_integer_mlp
 from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugmented
 from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
 from graphkit.nn.models.maxim import MAXIM, ChannelAttentionConv, OnGrids, RestorationStack
@@ -71,13 +84,18 @@ __all__ = [
     "MAXIM",
     "NAT",
     "APANEncoder",
+    "AdditivePointer",
     "AdjacencyBounds",
+    "AttentionSeq2Seq",
     "AxisGatedMLP",
+    "BiGatedLinearAttention",
     "BiMamba",
     "CachedConv",
     "ChannelAttentionConv",
     "CodeDistillMLP",
     "CommonRecentNeighbors",
+    "CompositeBackbone",
+    "CompositeClassifier",
     "CrossGating",
     "DegreePowerGCNConv",
     "DotDecoder",
@@ -92,10 +110,13 @@ __all__ = [
     "Genotype",
     "GraphSequential",
     "GraphTokenizer",
+    "GridDepthwiseConv",
     "Hopfield",
     "HopfieldMemory",
     "HopfieldPooling",
+    "IntegerMLP",
     "JointNeighborhood",
+    "Level",
     "LinkHeuristic",
     "LinkPredictor",
     "LocallyAugmented",
@@ -109,11 +130,13 @@ __all__ = [
     "NCNDecoder",
     "NeighborBuffer",
     "NeighborCVAE",
+    "NeighborDepthwiseConv",
     "NeighborhoodCache",
     "NiNBlock",
     "NiNformer",
     "OnGrids",
     "PersistentForecast",
+    "PointerNetwork",
     "Popularity",
     "PredictCorrectFilter",
     "PureConv",
@@ -124,6 +147,7 @@ __all__ = [
     "SelfAttention",
     "SparseLinear",
     "StableContrast",
+    "StagedGNN",
     "StreamingModule",
     "SwiGLU",
     "TGNMemory",
@@ -142,8 +166,11 @@ __all__ = [
     "VectorQuantizer",
     "adjacency_bounds",
     "code_scores",
+    "composite_connections",
+    "composite_loss",
     "contrast_vectors",
     "kmeans",
+    "load_integer_mlp",
     "low_precision_space",
     "memory_coherence_loss",
     "propagate",

@@ -1,7 +1,9 @@
 """Training: tasks, the trainer, and procedures that change one step of it."""
 
 from graphkit.train.augment import (
+    AugmentedClassifier,
     AugmentedNetwork,
+    AugmentedView,
     ConsistencyTask,
     LocalAugmentation,
     LocalAugmentationTask,
@@ -22,14 +24,18 @@ from graphkit.train.linear_probe import ProbeResult, linear_probe
 from graphkit.train.schedule import CosineSchedule
 from graphkit.train.stable import STABLE, StableContrastTask
 from graphkit.train.tasks import (
+    CompositeNodeTask,
     ForecastingTask,
     GraphClassificationTask,
     LinkPredictionTask,
     NodeClassificationTask,
+    RestorationTask,
     Task,
     TemporalLinkPredictionTask,
     TemporalNodeClassificationTask,
     TemporalNodePropertyTask,
+    psnr,
+    restoration_loss,
 )
 from graphkit.train.temporal_evaluation import TemporalLinkEvaluator
 from graphkit.train.trainer import FitResult, Trainer, make_fabric
@@ -39,7 +45,10 @@ __all__ = [
     "GCA",
     "GRACE",
     "STABLE",
+    "AugmentedClassifier",
     "AugmentedNetwork",
+    "AugmentedView",
+    "CompositeNodeTask",
     "ConsistencyTask",
     "ContrastiveTask",
     "CosineSchedule",
@@ -58,6 +67,7 @@ __all__ = [
     "PredictionUncertainty",
     "ProGCL",
     "ProbeResult",
+    "RestorationTask",
     "StableContrastTask",
     "Task",
     "TemporalLinkEvaluator",
@@ -71,6 +81,8 @@ __all__ = [
     "info_nce",
     "linear_probe",
     "make_fabric",
+    "psnr",
+    "restoration_loss",
     "sharpen",
     "soft_code_kl",
 ]

@@ -1,21 +1,29 @@
 """Kinds of problems: each owns its split, loss and metrics."""
 
+from graphkit.train.tasks.composite_node import CompositeNodeTask
 from graphkit.train.tasks.forecasting import ForecastingTask
 from graphkit.train.tasks.graph_classification import GraphClassificationTask
 from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
+from graphkit.train.tasks.pointing import PointingTask
+from graphkit.train.tasks.restoration import RestorationTask, psnr, restoration_loss
 from graphkit.train.tasks.task import Task
 from graphkit.train.tasks.temporal_link_prediction import TemporalLinkPredictionTask
 from graphkit.train.tasks.temporal_node_classification import TemporalNodeClassificationTask
 from graphkit.train.tasks.temporal_node_property import TemporalNodePropertyTask
 
 __all__ = [
+    "CompositeNodeTask",
     "ForecastingTask",
     "GraphClassificationTask",
     "LinkPredictionTask",
     "NodeClassificationTask",
+    "PointingTask",
+    "RestorationTask",
     "Task",
     "TemporalLinkPredictionTask",
     "TemporalNodeClassificationTask",
     "TemporalNodePropertyTask",
+    "psnr",
+    "restoration_loss",
 ]
