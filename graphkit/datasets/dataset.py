@@ -68,6 +68,10 @@ PROTOCOLS = {
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "series-60-20-20": Protocol("series", "the first 60 % of the rows for training, then 20 %, then 20 %"),
     "series-months": Protocol("series", "the first 12 months of 30 days for training, then 4, then 4"),
+    "drawn": Protocol(
+        "pointing",
+        "2,000 validation and 2,000 test graphs, drawn once; training graphs are drawn anew in every epoch, by seed",
+    ),
     "time": Protocol("temporal", "first 70 % of the events, next 15 %, last 15 %, by quantiles of time"),
     "inductive": Protocol(
         "temporal", "as time, with a tenth of the nodes hidden until the test, which has their events only; by seed"

@@ -18,8 +18,10 @@ from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.events import EventStream
 from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
+from graphkit.datasets.pointing import PROBLEMS, pointing_problem
 from graphkit.datasets.pyg import Graphs, read_pyg
 from graphkit.datasets.recall import SEQUENCE_TASKS
+from graphkit.datasets.ring_transfer import ring_transfer
 from graphkit.datasets.series import hourly_flights, read_series
 from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
 from graphkit.datasets.synthetic import graphon_domains, triadic_closure_stream
@@ -126,6 +128,11 @@ def _triadic_closure(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=triadic_closure_stream())
 
 
+def _ring_transfer(facts: DatasetInfo, root: Path) -> Dataset:
+    data, slices = Graphs.collate(ring_transfer())
+    return Dataset(facts, graphs=Graphs(data, slices, facts.name))
+
+
 def _graphon_domains(facts: DatasetInfo, root: Path) -> Dataset:
     data_list = graphon_domains()
     label, domain = (torch.cat([graph[key] for graph in data_list]) for key in ("y", "domain"))
@@ -188,6 +195,22 @@ def _text(facts: DatasetInfo, root: Path) -> Dataset:
         raise FileNotFoundError(f"{facts.name} is not on disk: put it at {path}; it comes from {facts.source}")
     data = read_text(path) if facts.folder else help_topics()
     return Dataset(facts, data=data, splitters={"position": lambda seed: position_split(data.num_nodes)})
+
+
+# Answers that point at nodes ------------------------------------------------------------------------------------------
+
+
+def _pointing(facts: DatasetInfo, root: Path) -> Dataset:
+    drawn = pointing_problem(facts.name).draw(facts.graphs, 0, None, False)
+    data = Data(x=drawn.x, target=drawn.target)
+    slices = {"x": drawn.ptr, "target": torch.arange(facts.graphs + 1)}
+    if drawn.edge_index is not None:
+        owner = torch.bucketize(drawn.edge_index[0], drawn.ptr, right=True) - 1
+        data.edge_index = drawn.edge_index - drawn.ptr[owner]
+        slices["edge_index"] = torch.searchsorted(owner, slices["target"])
+    half = torch.arange(facts.graphs).chunk(2)
+    split = IndexSplit(torch.empty(0, dtype=torch.long), *half)
+    return Dataset(facts, graphs=Graphs(data, slices, facts.name), splitters={"drawn": lambda seed: split})
 
 
 # PyG -----------------------------------------------------------------------------------------------------------------
@@ -344,6 +367,15 @@ _register(
     origin="built",
 )
 _register(
+    _ring_transfer,
+    ("ring-transfer", "", 40, 40, 6, 5, 1000),
+    metric="accuracy",
+    protocols=("folds",),
+    licence="MIT",
+    source="drawn at random; a label travels half way round a ring",
+    origin="built",
+)
+_register(
     _graphon_domains,
     ("graphon-domains", "", 44.73, 202.87, 0, 2, 2400),
     metric="accuracy",
@@ -352,6 +384,24 @@ _register(
     source="drawn at random from known graphons",
     origin="built",
 )
+for _name, _sizes in (
+    ("sort-5", (5, 0, 1)),
+    ("sort-10", (10, 0, 1)),
+    ("convex-hull-5", (5, 0, 2)),
+    ("convex-hull-10", (7.53, 0, 2)),
+    ("delaunay-5", (5, 0, 2)),
+    ("tsp-10", (10, 0, 2)),
+    ("digit-paths", (12, 26.22, 4)),
+):
+    _register(
+        _pointing,
+        (_name, "", *_sizes, 0, 4000),
+        metric=PROBLEMS[_name].monitor,
+        protocols=("drawn",),
+        licence="CC-BY-4.0" if _name == "digit-paths" else "MIT",
+        source="pieces of digits" if _name == "digit-paths" else "drawn at random with exact answers",
+        origin="built",
+    )
 
 # An image is counted as a grid of pixels, each joined to the eight around it.
 for _read, _row, _licence, _source in (

@@ -26,6 +26,7 @@ from graphkit.nn.mixer import (
 )
 from graphkit.nn.models import GNN, ForwardLayer, ForwardStack, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
 from graphkit.nn.models.attention_seq2seq import AttentionSeq2Seq
+from graphkit.nn.models.attention_seq2seq import AttentionSeq2Seq
 from graphkit.nn.models.cbnet import (
     CompositeBackbone,
     CompositeClassifier,
@@ -85,7 +86,9 @@ __all__ = [
     "NAT",
     "APANEncoder",
     "AdditivePointer",
+    "AdditivePointer",
     "AdjacencyBounds",
+    "AttentionSeq2Seq",
     "AttentionSeq2Seq",
     "AxisGatedMLP",
     "BiGatedLinearAttention",
@@ -173,6 +176,7 @@ __all__ = [
     "load_integer_mlp",
     "low_precision_space",
     "memory_coherence_loss",
+    "pointing_loss",
     "propagate",
     "sparsify",
     "uniform_quantize",

@@ -7,6 +7,7 @@ from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.pointing import PointingTask
 from graphkit.train.tasks.restoration import RestorationTask, psnr, restoration_loss
+from graphkit.train.tasks.pointing import PointingTask
 from graphkit.train.tasks.task import Task
 from graphkit.train.tasks.temporal_link_prediction import TemporalLinkPredictionTask
 from graphkit.train.tasks.temporal_node_classification import TemporalNodeClassificationTask
@@ -20,6 +21,7 @@ __all__ = [
     "NodeClassificationTask",
     "PointingTask",
     "RestorationTask",
+    "PointingTask",
     "Task",
     "TemporalLinkPredictionTask",
     "TemporalNodeClassificationTask",
