@@ -30,6 +30,7 @@ def test_available_lists_facts_without_reading_anything(tmp_path):
             "digits",
             "triadic-closure",
             "graphon-domains",
+            "ring-transfer",
             "nycflights-hourly",
             "digit_images",
         ),
