@@ -2,8 +2,11 @@
 
 from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
 from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
+from graphkit.nn.conv.pgn_conv import PGNConv, lag_edges
 from graphkit.nn.decoder import AdditivePointer, DotDecoder, NCNCDecoder, NCNDecoder, PointerNetwork, pointing_loss
+from graphkit.nn.dropout import StochasticDepth
 from graphkit.nn.mixer import (
+    PGN,
     AxisGatedMLP,
     BiGatedLinearAttention,
     BiMamba,
@@ -19,13 +22,13 @@ from graphkit.nn.mixer import (
     MultiAxisGatedMLP,
     NeighborDepthwiseConv,
     NiNBlock,
+    Recurrent,
     SelectiveSSM,
     SelfAttention,
     TokenMixer,
     TokenMixingGate,
 )
 from graphkit.nn.models import GNN, ForwardLayer, ForwardStack, LinkHeuristic, LinkPredictor, PureGNN, StableContrast
-from graphkit.nn.models.attention_seq2seq import AttentionSeq2Seq
 from graphkit.nn.models.attention_seq2seq import AttentionSeq2Seq
 from graphkit.nn.models.cbnet import (
     CompositeBackbone,
@@ -36,9 +39,11 @@ from graphkit.nn.models.cbnet import (
     composite_loss,
 )
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
+from graphkit.nn.models.forecaster import Forecaster, LinearForecast, RepeatForecast, window_norm
 from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
 from graphkit.nn.models.grand import GRAND, GRANDPropagation
+from graphkit.nn.models.graph_forecaster import GraphForecaster
 from graphkit.nn.models.graph_sequential import GraphSequential
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.models.integer_mlp import IntegerMLP, load_integer_mlp
@@ -47,7 +52,10 @@ from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_prec
 from graphkit.nn.models.maxim import MAXIM, ChannelAttentionConv, OnGrids, RestorationStack
 from graphkit.nn.models.neighbor_cvae import NeighborCVAE
 from graphkit.nn.models.ninformer import NiNformer
+from graphkit.nn.models.token_forecaster import TokenForecaster
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
+from graphkit.nn.models.tpgn import TPGN
+from graphkit.nn.models.vig import ConvStem, ViG
 from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
 from graphkit.nn.temporal import (
     NAT,
@@ -84,11 +92,11 @@ __all__ = [
     "LASAGE",
     "MAXIM",
     "NAT",
+    "PGN",
+    "TPGN",
     "APANEncoder",
     "AdditivePointer",
-    "AdditivePointer",
     "AdjacencyBounds",
-    "AttentionSeq2Seq",
     "AttentionSeq2Seq",
     "AxisGatedMLP",
     "BiGatedLinearAttention",
@@ -99,10 +107,12 @@ __all__ = [
     "CommonRecentNeighbors",
     "CompositeBackbone",
     "CompositeClassifier",
+    "ConvStem",
     "CrossGating",
     "DegreePowerGCNConv",
     "DotDecoder",
     "EdgeBank",
+    "Forecaster",
     "ForwardLayer",
     "ForwardStack",
     "GCNBoundPropagation",
@@ -111,6 +121,7 @@ __all__ = [
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "Genotype",
+    "GraphForecaster",
     "GraphSequential",
     "GraphTokenizer",
     "GridDepthwiseConv",
@@ -120,6 +131,7 @@ __all__ = [
     "IntegerMLP",
     "JointNeighborhood",
     "Level",
+    "LinearForecast",
     "LinkHeuristic",
     "LinkPredictor",
     "LocallyAugmented",
@@ -138,6 +150,7 @@ __all__ = [
     "NiNBlock",
     "NiNformer",
     "OnGrids",
+    "PGNConv",
     "PersistentForecast",
     "PointerNetwork",
     "Popularity",
@@ -145,12 +158,17 @@ __all__ = [
     "PureConv",
     "PureGNN",
     "Recency",
+    "Recurrent",
+    "Recurrent",
+    "RepeatForecast",
+    "RepeatForecast",
     "RestorationStack",
     "SelectiveSSM",
     "SelfAttention",
     "SparseLinear",
     "StableContrast",
     "StagedGNN",
+    "StochasticDepth",
     "StreamingModule",
     "SwiGLU",
     "TGNMemory",
@@ -161,18 +179,21 @@ __all__ = [
     "TemporalNodeClassifier",
     "TemporalNodeModel",
     "TimeEncoder",
+    "TokenForecaster",
     "TokenMixer",
     "TokenMixingGate",
     "TokenModel",
     "TokenizerOutput",
     "VQOutput",
     "VectorQuantizer",
+    "ViG",
     "adjacency_bounds",
     "code_scores",
     "composite_connections",
     "composite_loss",
     "contrast_vectors",
     "kmeans",
+    "lag_edges",
     "load_integer_mlp",
     "low_precision_space",
     "memory_coherence_loss",
@@ -180,4 +201,5 @@ __all__ = [
     "propagate",
     "sparsify",
     "uniform_quantize",
+    "window_norm",
 ]

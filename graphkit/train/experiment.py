@@ -28,6 +28,7 @@ class Experiment:
         schedule: factor of the learning rates by the epochs done, see :class:`~graphkit.train.Trainer`.
         start_from: name and experiment of what is trained first: a model of the same shape, which lends its weights, or
             a part of ``model``, or a module that ``task`` uses. It may start from another one in turn.
+        measure: further values of the trained model by name, such as its size, beside its metrics; not of a split.
     """
 
     task: Task
@@ -39,6 +40,7 @@ class Experiment:
     eval_every: int = 1
     schedule: Callable[[float], float] | None = None
     start_from: tuple[str, Experiment] | None = None
+    measure: Callable[[Experiment], dict[str, float]] | None = None
 
     def run(self, **trainer: Any) -> FitResult:
         """Train and evaluate; ``trainer`` are further arguments of :class:`~graphkit.train.Trainer`."""
@@ -50,7 +52,12 @@ class Experiment:
             schedule=self.schedule,
             **trainer,
         )
-        return loop.fit(self.model, self.task, self.optimizer)
+        result = loop.fit(self.model, self.task, self.optimizer)
+        if self.measure is not None:
+            epoch = result.best[self.task.monitor]["epoch"]
+            measured = self.measure(self)
+            result.best |= {name: {"epoch": epoch, "valid": v, "test": v} for name, v in measured.items()}
+        return result
 
     def begin(self) -> None:
         """Take over the weights of what ``start_from`` trained, unless that is a part of the model or of the task."""

@@ -32,6 +32,7 @@ from graphkit.nn import (
     GRANDPropagation,
     GraphSequential,
     GraphTokenizer,
+    IntegerMLP,
     LinkHeuristic,
     LinkPredictor,
     LocallyAugmented,
@@ -176,6 +177,14 @@ TABLE: dict[type, list[Row]] = {
             check_layer,
             lambda: CodeDistillMLP(8, 6, 4, 5, num_layers=3, dropout=0.5, norm="layer"),
             {**OURS, "call": both_heads, "skip": ("wrong_ids",)},
+        ),
+    ],
+    IntegerMLP: [
+        # Finite differences of a rounded function are zero or infinite.
+        (
+            check_layer,
+            lambda: IntegerMLP(8, 6, 4, num_layers=3, dropout=0.5),
+            {**OURS, "call": without_graph, "skip": ("wrong_ids", "gradcheck")},
         ),
     ],
     PureConv: [(check_layer, lambda a=a: PureConv(a), COMPILED) for a in ("gcn", "sum", "mean", "max")],

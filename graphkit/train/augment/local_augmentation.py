@@ -127,6 +127,36 @@ class LocalAugmentation(BaseTransform):
         return f"{type(self).__name__}({self.cvae}, num_generated={self.num_generated}, pool_size={self.pool_size})"
 
 
+class AugmentedView(BaseTransform):
+    """A view of a graph for contrastive learning: the features become the mean of each node's own and ``m`` generated
+    ones, another sample in each call.
+
+    The mean is what the mode ``"average"`` of :class:`~graphkit.nn.LocallyAugmented` sees, and as wide as the features,
+    so that the vectors of the whole graph can be asked for with the features alone. Put it before a transform of edges,
+    ``Compose([AugmentedView(augment), EdgeDrop(0.4)])``.
+
+    Args:
+        augment: the generated features; numbers of samples come from PyTorch's global generator.
+
+    Example:
+        >>> view = AugmentedView(LocalAugmentation(NeighborCVAE(in_channels=4)))
+        >>> view(Data(x=torch.eye(4), edge_index=torch.tensor([[0, 1], [1, 0]]))).x.shape
+        torch.Size([4, 4])
+    """
+
+    def __init__(self, augment: LocalAugmentation) -> None:
+        self.augment = augment
+
+    def forward(self, data: Data) -> Data:
+        own, *generated = self.augment(data)
+        dense = own.to_dense() if own.is_sparse_csr else own
+        data.x = torch.stack([dense, *generated]).mean(0)
+        return data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.augment!r})"
+
+
 def normalize_rows(x: Tensor) -> Tensor:
     """Rows of non-negative features (dense or sparse CSR) scaled to sum one; rows of zeros stay.
 

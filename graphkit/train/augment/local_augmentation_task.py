@@ -59,6 +59,42 @@ class AugmentedNetwork(nn.Module):
         return self.network(x_list, edge_index)
 
 
+class AugmentedClassifier(nn.Module):
+    """A trained :class:`AugmentedNetwork` together with its generator: a network of plain features, which can teach,
+    serve, or take any place where a ``model(x, graph)`` is asked for.
+
+    Its sample is the one that the network was chosen with, so its answers are those of the task's evaluation. Samples
+    go by the place of a node, so it answers for the whole graph that it was trained on.
+
+    Args:
+        network: the network with the number of its sample.
+        augment: the generated features that it was trained with.
+
+    Shapes:
+        - **input:** ``x`` ``[N, F]`` as the generator was trained on, without normalisation (dense or sparse CSR),
+          graph as the network takes it
+        - **output:** that of the network
+
+    Example:
+        >>> from graphkit.nn import LAGCN, NeighborCVAE
+        >>> network = AugmentedNetwork(LAGCN(4, 8, 3))
+        >>> model = AugmentedClassifier(network, LocalAugmentation(NeighborCVAE(in_channels=4)))
+        >>> model(torch.rand(2, 4), torch.tensor([[0, 1], [1, 0]])).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, network: AugmentedNetwork, augment: LocalAugmentation) -> None:
+        super().__init__()
+        self.network, self.cvae = network, augment.cvae
+        self.takes_index = network.takes_index
+        self._augment = augment
+
+    def forward(self, x: Tensor, edge_index: NeighborIndex | Tensor) -> Tensor:
+        own = normalize_rows(x) if self._augment.normalize else x
+        generated = self._augment.generate(x, int(self.network.sample), self._augment.num_generated)
+        return self.network([own, *generated.to(own.dtype)], edge_index)
+
+
 class LocalAugmentationTask(ConsistencyTask):
     r"""Node classification from features and generated neighbour features, `"Local Augmentation for Graph Neural
     Networks" <https://arxiv.org/abs/2109.03856>`_.

@@ -30,6 +30,8 @@ class POTLoss(nn.Module):
 
     one term for each view against the other. Both views' vectors carry gradient. O(E hidden) time, O(N hidden) memory.
 
+    A term is about the edges that its view may lose; features are as the view has them.
+
     The bounds hold for views within their budgets (:class:`~graphkit.transforms.BudgetedEdgeDrop`); with independent
     draws a node may lose more edges now and then.
 
@@ -40,7 +42,8 @@ class POTLoss(nn.Module):
         bound: ``"crown"``, or ``"released"`` for the released code's form, which is no lower bound.
 
     Shapes:
-        - **input:** ``x`` ``[N, F]``, two views as the encoder takes them, and its ``z1`` and ``z2`` ``[N, out]``
+        - **input:** ``x`` ``[N, F]``, or a pair of them where the views differ in features, two views as the encoder
+          takes them, and its ``z1`` and ``z2`` ``[N, out]``
         - **output:** a scalar
 
     Raises:
@@ -76,23 +79,30 @@ class POTLoss(nn.Module):
         self.bound = check_choice(bound, "bound", BOUNDS)
 
     def forward(
-        self, x: Tensor, view1: NeighborIndex | Tensor, view2: NeighborIndex | Tensor, z1: Tensor, z2: Tensor
+        self,
+        x: Tensor | tuple[Tensor, Tensor],
+        view1: NeighborIndex | Tensor,
+        view2: NeighborIndex | Tensor,
+        z1: Tensor,
+        z2: Tensor,
     ) -> Tensor:
         self.bounds = self.bounds[0].to(z1.device), self.bounds[1].to(z1.device)
         propagation = GCNBoundPropagation(self.encoder)
         views = [incoming(view, self.bounds[0].graph.num_nodes) for view in (view1, view2)]
         for view, bounds in zip(views, self.bounds, strict=True):
             check_view(view, bounds)
-        product = propagation.product(x, self.bounds[0])
+        x1, x2 = x if isinstance(x, tuple) else (x, x)
+        product1 = propagation.product(x1, self.bounds[0])
+        product2 = product1 if x1 is x2 else propagation.product(x2, self.bounds[0])
         both = self.bounds
         nodes = random_nodes(z1.size(0), self.batch_size, z1.device)
         if nodes is not None:
-            product, z1, z2 = product[nodes], z1[nodes], z2[nodes]
+            product1, product2, z1, z2 = (rows[nodes] for rows in (product1, product2, z1, z2))
             views = [induced_index(view, nodes) for view in views]
             both = both[0].induced(nodes), both[1].induced(nodes)
         losses = [
             F.softplus(-propagation.score_of_product(product, view, contrast_vectors(z), bounds, self.bound)).mean()
-            for view, z, bounds in zip(views, (z2, z1), both, strict=True)
+            for product, view, z, bounds in zip((product1, product2), views, (z2, z1), both, strict=True)
         ]
         return (losses[0] + losses[1]) / 2
 

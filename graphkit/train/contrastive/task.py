@@ -44,7 +44,8 @@ class ContrastiveTask(NodeClassificationTask):
         split: ids of the nodes that the probe is trained, chosen and tested on.
         views: two PyG transforms from the graph to a view, such as :meth:`GRACE.views`; nodes must stay. Their random
             numbers are PyTorch's global ones, seeded here by ``seed`` and epoch.
-        pot: the regulariser; its encoder is the model's. Its views may change edges alone.
+        pot: the regulariser; its encoder is the model's. It bounds what lost edges do, with the
+            features that each view has.
         kappa: :math:`\kappa`, its weight in [0, 1].
         batch_size: nodes whose loss is computed in a step; None takes all.
         bounds: bounds for the measures above, with an encoder that is a :class:`~graphkit.nn.GCNEncoder`; None takes
@@ -112,9 +113,7 @@ class ContrastiveTask(NodeClassificationTask):
             return contrast
         if getattr(model, "encoder", None) is not self.pot.encoder:
             raise ValueError("pot bounds another encoder than the model's; make POTLoss with model.encoder")
-        if any(view.x is not self.x for view in batch):
-            raise ValueError("views changed the features; POT bounds what deleted edges do, and those alone")
-        return (1 - self.kappa) * contrast + self.kappa * self.pot(x, view1, view2, z1, z2)
+        return (1 - self.kappa) * contrast + self.kappa * self.pot((x, x2), view1, view2, z1, z2)
 
     def embed(self, model: nn.Module) -> Tensor:
         """``[N, H]`` vectors in the whole graph, in the mode that the model is in."""

@@ -14,7 +14,7 @@ from graphkit.datasets.splits import IndexSplit
 from graphkit.nn import code_scores
 from graphkit.nn.conv.sparse_linear import select_rows
 from graphkit.train.distill.losses import distillation_kl, soft_code_kl
-from graphkit.train.tasks.node_classification import NodeClassificationTask
+from graphkit.train.distill.taught_task import TaughtTask
 from graphkit.utils.checks import check_choice, check_int, check_range
 from graphkit.utils.seed import stream
 
@@ -30,7 +30,7 @@ class DistillationBatch(NamedTuple):
     terms: tuple[str, ...]
 
 
-class NodeDistillationTask(NodeClassificationTask):
+class NodeDistillationTask(TaughtTask):
     r"""Teach a module that sees features alone what a trained teacher says of the nodes of a graph.
 
     With a :class:`~graphkit.nn.GraphTokenizer` as the teacher this is the student's side of `"VQGraph: Rethinking Graph
@@ -95,7 +95,7 @@ class NodeDistillationTask(NodeClassificationTask):
         batch_size: int = 512,
         seed: int = 0,
     ) -> None:
-        super().__init__(data, split, metrics, num_classes=num_classes)
+        super().__init__(data, split, teacher, metrics, num_classes=num_classes)
         if self.x is None:
             raise ValueError("data must have features x: they are all that a student sees (got None)")
         self.w_hard, self.w_soft = check_range(w_hard, "w_hard", 0), check_range(w_soft, "w_soft", 0)
@@ -111,8 +111,6 @@ class NodeDistillationTask(NodeClassificationTask):
         self.relation = check_choice(relation, "relation", RELATIONS)
         self.schedule = check_choice(schedule, "schedule", SCHEDULES)
         self.batch_size, self.seed = check_int(batch_size, "batch_size", 1), check_int(seed, "seed", 0)
-        self.teacher: Any = teacher
-        self._soft: Tensor | None = None
         self._vectors: Tensor | None = None
 
     def num_batches(self) -> int:
@@ -151,14 +149,6 @@ class NodeDistillationTask(NodeClassificationTask):
         return total
 
     @torch.no_grad()
-    def soft_labels(self) -> Tensor:
-        """``[N, C]`` logits of the teacher, which is in eval mode from then on."""
-        if self._soft is None:
-            self.teacher.eval()
-            self._soft = self.logits(self.teacher)
-        return self._soft
-
-    @torch.no_grad()
     def _code_vectors(self) -> Tensor:
         if self._vectors is None:
             self.teacher.eval()
@@ -188,7 +178,5 @@ class NodeDistillationTask(NodeClassificationTask):
 
     def to(self, device: torch.device | str) -> NodeDistillationTask:
         super().to(device)
-        self.teacher.to(device)
-        self._soft = None if self._soft is None else self._soft.to(device)
         self._vectors = None if self._vectors is None else self._vectors.to(device)
         return self

@@ -7,26 +7,57 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
-from graphkit.train.tasks.node_classification import NodeClassificationTask
+from graphkit.datasets.splits import IndexSplit
+from graphkit.train.distill.losses import distillation_kl
+from graphkit.train.distill.taught_task import TaughtTask
+from graphkit.utils.checks import check_range
 
 
-class GraphTokenizerTask(NodeClassificationTask):
+class GraphTokenizerTask(TaughtTask):
     """Node classification by a :class:`~graphkit.nn.GraphTokenizer`, whose own losses are added to the cross-entropy.
 
     The teacher's side of `"VQGraph: Rethinking Graph Representation Space for Bridging GNNs and MLPs"
     <https://arxiv.org/abs/2308.02117>`_. The history follows how many codes are in use and their perplexity; if fewer
     than a twentieth are at the end, a warning says so, since such codes tell little more than the class.
 
-    Args, errors and evaluation are those of :class:`~graphkit.train.NodeClassificationTask`.
+    The tokenizer may be taught itself: with a ``teacher`` the divergence of its class distributions from the teacher's,
+    :func:`~graphkit.train.distillation_kl` over all nodes, is added ``w_soft`` times.
+
+    Evaluation is that of :class:`~graphkit.train.NodeClassificationTask`.
+
+    Args:
+        data, split, metrics, num_classes: as :class:`~graphkit.train.NodeClassificationTask`.
+        teacher: any classifier ``teacher(x, graph)`` of this graph's nodes that is trained before; None for none.
+        w_soft: weight of what it says.
+
+    Raises:
+        ValueError: as :class:`~graphkit.train.NodeClassificationTask`, or ``w_soft`` below zero.
     """
 
     _code: Tensor | None = None
 
+    def __init__(
+        self,
+        data: Data,
+        split: IndexSplit,
+        metrics: tuple[str, ...] | str | None = None,
+        *,
+        num_classes: int | None = None,
+        teacher: Any = None,
+        w_soft: float = 1.0,
+    ) -> None:
+        super().__init__(data, split, teacher, metrics, num_classes=num_classes)
+        self.w_soft = check_range(w_soft, "w_soft", 0)
+
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         out = self.outputs(model)
-        # Each process sees the whole graph, so the tokenizer's losses are the same on all of them.
-        return self.cross_entropy(out.logits, batch) + sum(out.losses.values())
+        # Each process sees the whole graph, so these losses are the same on all of them.
+        total = self.cross_entropy(out.logits, batch) + sum(out.losses.values())
+        if self.teacher is not None:
+            total = total + self.w_soft * distillation_kl(out.logits, self.soft_labels())
+        return total
 
     def outputs(self, model: nn.Module) -> Any:
         out = super().outputs(model)
