@@ -33,8 +33,9 @@ class ImageGraphs(PackedGraphs):
 
     Example:
         >>> graphs = ImageGraphs(torch.rand(100, 1, 8, 8), patch=2, y=torch.arange(100) % 10)
-        >>> graphs.batch(torch.tensor([3, 5]))
-        DataBatch(x=[32, 4], edge_index=[2, 200], y=[2], pos=[32, 2], batch=[32], ptr=[3], grid_size=[2, 2])
+        >>> batch = graphs.batch(torch.tensor([3, 5]))
+        >>> batch.x.shape, batch.grid_size.tolist(), batch.y
+        (torch.Size([32, 4]), [[4, 4], [4, 4]], tensor([3, 5]))
     """
 
     def __init__(self, images: Tensor | InMemoryDataset, patch: int = 1, kernel: int = 3, **fields: Tensor) -> None:

@@ -246,6 +246,50 @@ class TokenLayout:
         rows = h.reshape(-1, *h.shape[3:])
         return rows if self._grid[2] is None else rows.index_select(0, self._grid[2])
 
+    @cached_property
+    def _canvas(self) -> tuple[int, int, Tensor | None]:
+        """Rows and columns of the smallest grid that holds every graph, and each token's cell (None: row by row)."""
+        if self.pos is None:
+            raise ValueError("tokens must have pos [N, 2], rows and columns (got none)")
+        if not self.num_tokens:
+            return 0, 0, None
+        if bool((self.pos < 0).any()):
+            bad = int((self.pos < 0).any(1).nonzero()[0])
+            raise ValueError(f"pos must not be negative (got {self.pos[bad].tolist()} at token {bad})")
+        rows, columns = (self.pos.amax(0) + 1).tolist()
+        cell = (self.batch * rows + self.pos[:, 0]) * columns + self.pos[:, 1]
+        steps = cell.diff()
+        if self.num_tokens == self.num_graphs * rows * columns and bool((steps == 1).all()):
+            return rows, columns, None
+        if not bool((steps > 0).all()):  # sorted only where the order leaves a doubt
+            ordered, order = cell.sort()
+            same = (ordered.diff() == 0).nonzero()
+            if same.numel():
+                one, two = sorted(order[int(same[0]) : int(same[0]) + 2].tolist())
+                raise ValueError(
+                    f"tokens of a graph must have places of their own (got {self.pos[one].tolist()} for tokens "
+                    f"{one} and {two})"
+                )
+        return rows, columns, cell
+
+    def to_canvas(self, x: Tensor) -> Tensor:
+        """``[N, C]`` to images ``[B, H, W, C]`` that hold grids of any sizes, zeros where there is no token.
+
+        Raises:
+            ValueError: no places, negative ones, or two tokens of a graph at one.
+        """
+        rows, columns, cell = self._canvas
+        shape = (self.num_graphs, rows, columns, *x.shape[1:])
+        if cell is None:
+            return x.reshape(shape)
+        total = self.num_graphs * rows * columns
+        return x.new_zeros(total, *x.shape[1:]).index_copy(0, cell, x).view(shape)
+
+    def from_canvas(self, h: Tensor) -> Tensor:
+        """Images ``[B, H, W, C]`` of :meth:`to_canvas` back to ``[N, C]`` in the order of the nodes."""
+        rows = h.reshape(-1, *h.shape[3:])
+        return rows if self._canvas[2] is None else rows.index_select(0, self._canvas[2])
+
     def last(self, x: Tensor) -> Tensor:
         """``[B, ...]`` the row of each graph's last token, zeros for a graph without tokens."""
         rows = torch.cat([self.sequence(x), x.new_zeros(1, *x.shape[1:])])

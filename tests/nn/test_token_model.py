@@ -9,6 +9,7 @@ import torch
 from torch_geometric.data import Batch, Data, TemporalData
 
 from graphkit.nn import (
+    BiGatedLinearAttention,
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
@@ -43,6 +44,7 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "attention": lambda channels: SelfAttention(channels, heads=2),
     "causal attention": lambda channels: SelfAttention(channels, heads=2, causal=True),
     "convit": lambda channels: GatedPositionalAttention(channels, heads=4),
+    "vig": lambda channels: BiGatedLinearAttention(channels, heads=2),
     "hopfield": lambda channels: Hopfield(channels, hidden_channels=4, heads=2, steps=1),
     "mlp mixer": lambda channels: MixerBlock(channels, num_tokens=8),
     "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=8),

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 import graphkit.nn
 from graphkit.nn import (
+    BiGatedLinearAttention,
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
+    GridDepthwiseConv,
     Hopfield,
     MeanMixer,
     MixerBlock,
+    NeighborDepthwiseConv,
     SelectiveSSM,
     SelfAttention,
     TokenMixer,
@@ -45,6 +48,17 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
     GatedPositionalAttention: {
         "local": (lambda: GatedPositionalAttention(8, heads=4), {}),
         "random": (lambda: GatedPositionalAttention(6, heads=3, local_init=False), {}),
+    },
+    GridDepthwiseConv: {
+        "grid": (lambda: GridDepthwiseConv(4), {}),
+        "edges": (lambda: GridDepthwiseConv(4, kernel=5, over="edges"), {}),
+    },
+    NeighborDepthwiseConv: {"neighbours": (lambda: NeighborDepthwiseConv(4), {})},
+    BiGatedLinearAttention: {
+        "grid": (lambda: BiGatedLinearAttention(8, heads=2), {}),
+        "edges": (lambda: BiGatedLinearAttention(8, heads=1, local="edges", silu=True), {}),
+        "any graph": (lambda: BiGatedLinearAttention(8, heads=4, local="graph"), {}),
+        "not local": (lambda: BiGatedLinearAttention(8, heads=2, local="none", own_gates=False), {}),
     },
     Hopfield: {
         "attention": (lambda: Hopfield(4, hidden_channels=2, heads=2), {}),

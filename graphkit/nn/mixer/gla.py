@@ -115,8 +115,7 @@ class GatedLinearAttention(TokenMixer):
             out, _ = gla_scan(q, k, v, gate.view(shape), tokens.ptr)
         else:
             forward, backward = gate.chunk(2, 1)
-            out = gla_scan(q, k, v, forward.reshape(shape), tokens.ptr)[0]
-            out = (out + gla_scan(q, k, v, backward.reshape(shape), tokens.ptr, reverse=True)[0]) / 2
+            out = both_ways(q, k, v, forward.reshape(shape), backward.reshape(shape), tokens.ptr)
         return tokens.restore(self._merge(out, x))
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -130,3 +129,12 @@ class GatedLinearAttention(TokenMixer):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, heads={self.heads}, bidirectional={self.bidirectional}"
+
+
+def both_ways(q: Tensor, k: Tensor, v: Tensor, forward: Tensor, backward: Tensor, ptr: Tensor) -> Tensor:
+    """The mean of two gated scans, from the first token on and from the last one, with gates of their own.
+
+    On the CPU two scans of the packed tokens, without reversed copies, are faster than one of both together.
+    """
+    out, _ = gla_scan(q, k, v, forward, ptr)
+    return (out + gla_scan(q, k, v, backward, ptr, reverse=True)[0]) / 2

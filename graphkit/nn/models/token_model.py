@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphkit.nn.dropout import StochasticDepth, drop_rates
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_int, check_probabilities
@@ -77,6 +78,7 @@ class TokenModel(nn.Module):
         max_positions: add a learned vector for each place in the order, of so many; 0 adds none.
         feed_forward: with feed-forward layers; without them a block is a mixer alone.
         dropout: dropout after the first map and in both branches of a block.
+        drop_path: probability that a graph skips a branch of the last block; of those before it less, from 0 on.
 
     Shapes:
         - **input:** ``x`` ``[N, in_channels]``, or ids ``[N]`` with ``num_embeddings``; ``tokens`` as
@@ -109,6 +111,7 @@ class TokenModel(nn.Module):
         max_positions: int = 0,
         feed_forward: bool = True,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.in_channels, self.channels = check_int(in_channels, "in_channels", 1), check_int(channels, "channels", 1)
@@ -133,6 +136,7 @@ class TokenModel(nn.Module):
         layers = num_layers if feed_forward else 0
         self.feed_forwards = nn.ModuleList(SwiGLU(channels) for _ in range(layers))
         self.feed_forward_norms = nn.ModuleList(nn.RMSNorm(channels, eps=1e-6) for _ in range(layers))
+        self.drop_paths = nn.ModuleList(StochasticDepth(p) for p in drop_rates(drop_path, num_layers))
         self.norm = nn.RMSNorm(channels, eps=1e-6)
         self.lin_out = nn.Linear(channels, out_channels)
 
@@ -150,7 +154,7 @@ class TokenModel(nn.Module):
 
     def forward(self, x: Tensor, tokens: Any = None) -> Tensor:
         layout = TokenLayout.of(tokens, x.size(0), x.device)
-        h = self._embedded(x)
+        h = self._embedded(x, layout)
         if self.position is not None:
             if layout.max_length > self.position.num_embeddings:
                 raise ValueError(
@@ -160,9 +164,10 @@ class TokenModel(nn.Module):
             h = h + self.position(layout.rank)
         h = self.dropout(h)
         for layer, (norm, mixer) in enumerate(zip(self.mixer_norms, self.mixers, strict=True)):
-            h = h + self.dropout(mixer(norm(h), layout))
+            drop_path = self.drop_paths[layer]
+            h = h + drop_path(self.dropout(mixer(norm(h), layout)), layout)
             if self.feed_forwards:
-                h = h + self.dropout(self.feed_forwards[layer](self.feed_forward_norms[layer](h)))
+                h = h + drop_path(self.dropout(self.feed_forwards[layer](self.feed_forward_norms[layer](h))), layout)
         h = self.norm(h)
         if self.head == "mean":
             h = layout.mean(h)
@@ -175,7 +180,7 @@ class TokenModel(nn.Module):
         the state after it. Makes text token by token."""
         if self.head != "token" or not self.causal or self.position is not None:
             raise ValueError("step needs causal mixers, head='token' and no positions")
-        h = self._embedded(x)
+        h = self._embedded(x, None)
         states = []
         for layer, (norm, mixer) in enumerate(zip(self.mixer_norms, self.mixers, strict=True)):
             out, after = mixer.step(norm(h), None if state is None else state[layer])  # type: ignore[operator]
@@ -185,7 +190,8 @@ class TokenModel(nn.Module):
                 h = h + self.feed_forwards[layer](self.feed_forward_norms[layer](h))
         return self.lin_out(self.norm(h)), states
 
-    def _embedded(self, x: Tensor) -> Tensor:
+    def _embedded(self, x: Tensor, layout: TokenLayout | None) -> Tensor:
+        """``[N, channels]``; a subclass may read the layout, which is None for one token of each graph."""
         if self.num_embeddings is None:
             if x.dim() != 2 or x.size(1) != self.in_channels:
                 raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
