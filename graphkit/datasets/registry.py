@@ -18,10 +18,11 @@ from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.events import EventStream
 from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
+from graphkit.datasets.pointing import PROBLEMS, pointing_problem
 from graphkit.datasets.pyg import Graphs, read_pyg
 from graphkit.datasets.recall import SEQUENCE_TASKS
-from graphkit.datasets.series import hourly_flights, read_series
 from graphkit.datasets.ring_transfer import ring_transfer
+from graphkit.datasets.series import hourly_flights, read_series
 from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
 from graphkit.datasets.synthetic import graphon_domains, triadic_closure_stream
 from graphkit.datasets.text import help_topics, position_split, read_text
@@ -196,6 +197,22 @@ def _text(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=data, splitters={"position": lambda seed: position_split(data.num_nodes)})
 
 
+# Answers that point at nodes ------------------------------------------------------------------------------------------
+
+
+def _pointing(facts: DatasetInfo, root: Path) -> Dataset:
+    drawn = pointing_problem(facts.name).draw(facts.graphs, 0, None, False)
+    data = Data(x=drawn.x, target=drawn.target)
+    slices = {"x": drawn.ptr, "target": torch.arange(facts.graphs + 1)}
+    if drawn.edge_index is not None:
+        owner = torch.bucketize(drawn.edge_index[0], drawn.ptr, right=True) - 1
+        data.edge_index = drawn.edge_index - drawn.ptr[owner]
+        slices["edge_index"] = torch.searchsorted(owner, slices["target"])
+    half = torch.arange(facts.graphs).chunk(2)
+    split = IndexSplit(torch.empty(0, dtype=torch.long), *half)
+    return Dataset(facts, graphs=Graphs(data, slices, facts.name), splitters={"drawn": lambda seed: split})
+
+
 # PyG -----------------------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +384,24 @@ _register(
     source="drawn at random from known graphons",
     origin="built",
 )
+for _name, _sizes in (
+    ("sort-5", (5, 0, 1)),
+    ("sort-10", (10, 0, 1)),
+    ("convex-hull-5", (5, 0, 2)),
+    ("convex-hull-10", (7.53, 0, 2)),
+    ("delaunay-5", (5, 0, 2)),
+    ("tsp-10", (10, 0, 2)),
+    ("digit-paths", (12, 26.22, 4)),
+):
+    _register(
+        _pointing,
+        (_name, "", *_sizes, 0, 4000),
+        metric=PROBLEMS[_name].monitor,
+        protocols=("drawn",),
+        licence="CC-BY-4.0" if _name == "digit-paths" else "MIT",
+        source="pieces of digits" if _name == "digit-paths" else "drawn at random with exact answers",
+        origin="built",
+    )
 
 # An image is counted as a grid of pixels, each joined to the eight around it.
 for _read, _row, _licence, _source in (
