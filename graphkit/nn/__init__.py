@@ -1,7 +1,7 @@
 """Neural modules: layers, decoders and models, each a ``torch.nn.Module`` with the signatures of PyG."""
 
 from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
-from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
+from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, GatedGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
 from graphkit.nn.conv.pgn_conv import PGNConv, lag_edges
 from graphkit.nn.decoder import AdditivePointer, DotDecoder, NCNCDecoder, NCNDecoder, PointerNetwork, pointing_loss
 from graphkit.nn.dropout import StochasticDepth
@@ -44,6 +44,7 @@ from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
 from graphkit.nn.models.grand import GRAND, GRANDPropagation
 from graphkit.nn.models.graph_forecaster import GraphForecaster
+from graphkit.nn.models.graph_mamba import GMNLayer, GraphMambaNet
 from graphkit.nn.models.graph_sequential import GraphSequential
 from graphkit.nn.models.graph_tokenizer import GraphTokenizer, TokenizerOutput
 from graphkit.nn.models.integer_mlp import IntegerMLP, load_integer_mlp
@@ -51,6 +52,7 @@ from graphkit.nn.models.lagnn import LAGAT, LAGCN, LAGCNII, LASAGE, LocallyAugme
 from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_precision_space
 from graphkit.nn.models.maxim import MAXIM, ChannelAttentionConv, OnGrids, RestorationStack
 from graphkit.nn.models.neighbor_cvae import NeighborCVAE
+from graphkit.nn.models.neighborhood_encoders import RandomWalkFeatures
 from graphkit.nn.models.ninformer import NiNformer
 from graphkit.nn.models.token_forecaster import TokenForecaster
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
@@ -118,10 +120,13 @@ __all__ = [
     "GCNBoundPropagation",
     "GCNEncoder",
     "GRANDPropagation",
+    "GMNLayer",
+    "GatedGCNConv",
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "Genotype",
     "GraphForecaster",
+    "GraphMambaNet",
     "GraphSequential",
     "GraphTokenizer",
     "GridDepthwiseConv",
@@ -157,6 +162,7 @@ __all__ = [
     "PredictCorrectFilter",
     "PureConv",
     "PureGNN",
+    "RandomWalkFeatures",
     "Recency",
     "Recurrent",
     "Recurrent",

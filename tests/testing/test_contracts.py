@@ -27,9 +27,12 @@ from graphkit.nn import (
     DotDecoder,
     ForwardLayer,
     ForwardStack,
+    GatedGCNConv,
     GCNEncoder,
     Genotype,
     GRANDPropagation,
+    GMNLayer,
+    GraphMambaNet,
     GraphSequential,
     GraphTokenizer,
     IntegerMLP,
@@ -43,12 +46,13 @@ from graphkit.nn import (
     NeighborCVAE,
     PureConv,
     PureGNN,
+    RandomWalkFeatures,
     SparseLinear,
     StableContrast,
     VectorQuantizer,
     low_precision_space,
 )
-from graphkit.ops import NeighborIndex
+from graphkit.ops import NeighborIndex, neighborhood_walks
 from graphkit.testing import DECODER_CHECKS, LAYER_CHECKS, check_decoder, check_layer
 
 
@@ -96,6 +100,12 @@ def low_precision(weights: str, activations: str, attention: str, aggregation: s
     return LowPrecisionGNN(Genotype.take(8, space, opened), dropout)
 
 
+def along_walks(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """The tokens of each node in a row."""
+    graph = NeighborIndex(edge_index, x.size(0))
+    return module(x, graph, neighborhood_walks(graph, 2, 1, 2, seed=0)).view(x.size(0), -1)
+
+
 Row = tuple[Callable[..., list[str]], Callable[[], nn.Module], dict[str, Any]]
 OURS = {"set_semantics": True, "strict_errors": True}
 COMPILED = {**OURS, "compile": True, "call": indexed}
@@ -135,6 +145,19 @@ TABLE: dict[type, list[Row]] = {
     },
     LAGCNII: [(check_layer, lambda: LAGCNII(8, 4, 3, num_layers=3), {**OURS, "call": two_matrices})],
     GCNII: [(check_layer, lambda: GCNII(8, 6, 3, num_layers=3, dropout=0.3), COMPILED)],
+    GatedGCNConv: [(check_layer, lambda: GatedGCNConv(8, 6), COMPILED)],
+    GMNLayer: [
+        # Nodes are read in the order in which they stand, and two graphs as one sequence.
+        (check_layer, lambda: GMNLayer(8), {**OURS, "skip": EMBEDDING}),
+        (check_layer, lambda: GMNLayer(8, mixer=None, dropout=0.5), COMPILED),
+        (check_layer, lambda: GMNLayer(8, mixer=None, conv="gcn"), COMPILED),
+    ],
+    GraphMambaNet: [
+        (check_layer, lambda: GraphMambaNet(8, 6, 3, 1, m=2, s=2, encoder=e, order=o), {**OURS, "skip": EMBEDDING})
+        for e, o in (("pool", "degree"), ("rwf", "pagerank"), ("mpnn", "core"))
+    ]
+    + [(check_layer, lambda: GraphMambaNet(8, 6, 3, 2, mixer=None), OURS)],
+    RandomWalkFeatures: [(check_layer, lambda: RandomWalkFeatures(8), {**OURS, "call": along_walks, "skip": EMBEDDING})],
     GRANDPropagation: [(check_layer, lambda: GRANDPropagation(2, 0.4), COMPILED)],
     GRAND: [
         (check_layer, lambda: GRAND(8, 6, 3, order=2), COMPILED),

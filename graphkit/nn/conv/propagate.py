@@ -100,3 +100,10 @@ def graph_for(layer: nn.Module, graph: NeighborIndex | Tensor) -> NeighborIndex 
 def dense_features(x: Tensor) -> Tensor:
     """Sparse CSR features as a matrix; others as they are."""
     return x.to_dense() if x.is_sparse_csr else x
+
+
+def incoming(graph: NeighborIndex | Tensor, num_nodes: int) -> NeighborIndex:
+    """For each node the nodes that it hears from; a tensor holds PyG's edges, source above target."""
+    if isinstance(graph, NeighborIndex):
+        return NeighborIndex.of(graph, num_nodes)
+    return NeighborIndex(graph.flip(0), num_nodes)

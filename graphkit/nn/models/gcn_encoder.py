@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkit.nn.conv.propagate import propagate
+from graphkit.nn.conv.propagate import incoming, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.ops import NeighborIndex
 from graphkit.utils.checks import check_choice, check_range
@@ -91,10 +91,3 @@ class GCNEncoder(nn.Module):
     def __repr__(self) -> str:
         sizes = f"{self.in_channels}, {self.hidden_channels}, {self.out_channels}"
         return f"{type(self).__name__}({sizes}, activation={self.activation!r})"
-
-
-def incoming(graph: NeighborIndex | Tensor, num_nodes: int) -> NeighborIndex:
-    """For each node the nodes that it hears from; a tensor holds PyG's edges, source above target."""
-    if isinstance(graph, NeighborIndex):
-        return NeighborIndex.of(graph, num_nodes)
-    return NeighborIndex(graph.flip(0), num_nodes)
