@@ -211,42 +211,6 @@ class TokenLayout:
         return rows if self.is_rectangular else rows.index_select(0, self._slot)
 
     @cached_property
-    def _grid(self) -> tuple[int, int, Tensor | None]:
-        """Rows and columns of the grid that all graphs fill, and each token's cell (None: they stand row by row)."""
-        if self.pos is None or self.grid_size is None:
-            raise ValueError("tokens must have pos [N, 2] and grid_size [B, 2], rows and columns (got no grid)")
-        if self.num_graphs == 0 or bool((self.grid_size != self.grid_size[:1]).any()):
-            sizes = self.grid_size.unique(dim=0).tolist()
-            raise ValueError(f"graphs must have grids of one size to be images (got {sizes[:4]})")
-        rows, columns = self.grid_size[0].tolist()
-        cell = (self.batch * rows + self.pos[:, 0]) * columns + self.pos[:, 1]
-        place = torch.arange(self.num_tokens, device=cell.device)
-        total = self.num_graphs * rows * columns
-        if self.num_tokens == total and bool((cell == place).all()):
-            return rows, columns, None
-        if self.num_tokens != total or not bool((cell.sort().values == place).all()):
-            raise ValueError(
-                f"tokens must fill their grids of {rows} x {columns}, one a cell, to be images "
-                f"(got {self.num_tokens} tokens of {self.num_graphs} graphs)"
-            )
-        return rows, columns, cell
-
-    def to_grid(self, x: Tensor) -> Tensor:
-        """``[N, C]`` to images ``[B, H, W, C]``, where all graphs fill a grid of one size.
-
-        Raises:
-            ValueError: grids of different sizes, tokens missing.
-        """
-        rows, columns, cell = self._grid
-        h = x if cell is None else torch.empty_like(x).index_copy(0, cell, x)
-        return h.reshape(self.num_graphs, rows, columns, *x.shape[1:])
-
-    def from_grid(self, h: Tensor) -> Tensor:
-        """Images ``[B, H, W, C]`` back to ``[N, C]`` in the order of the nodes."""
-        rows = h.reshape(-1, *h.shape[3:])
-        return rows if self._grid[2] is None else rows.index_select(0, self._grid[2])
-
-    @cached_property
     def _canvas(self) -> tuple[int, int, Tensor | None]:
         """Rows and columns of the smallest grid that holds every graph, and each token's cell (None: row by row)."""
         if self.pos is None:

@@ -438,6 +438,22 @@ class RestorationStack(nn.Module):
         return f"{type(self).__name__}({self.in_channels}, {self.channels}, {layers} x {self.blocks})"
 
 
+def grid_images(tokens: TokenLayout, x: Tensor) -> Tensor:
+    """``[N, C]`` to images ``[B, C, H, W]``, where all graphs fill a grid of one size.
+
+    Raises:
+        ValueError: no places, grids of different sizes, tokens missing.
+    """
+    images = tokens.to_canvas(x).permute(0, 3, 1, 2)
+    cells = images.size(0) * images.size(2) * images.size(3)
+    if cells != tokens.num_tokens:
+        raise ValueError(
+            f"all graphs must fill a grid of one size to be images: the smallest one that holds all has "
+            f"{images.size(2)} x {images.size(3)} places, {cells} in all (got {tokens.num_tokens} tokens)"
+        )
+    return images
+
+
 class OnGrids(nn.Module):
     """A network of images as a model of token graphs that fill a grid: an image is made of each graph's tokens, and
     tokens of what comes out.
@@ -473,9 +489,9 @@ class OnGrids(nn.Module):
 
     def forward(self, x: Tensor, tokens: Any = None) -> Tensor:
         layout = TokenLayout.of(tokens, x.size(0), x.device)
-        out = self.images(layout.to_grid(x).permute(0, 3, 1, 2))
+        out = self.images(grid_images(layout, x))
         out = out[0] if isinstance(out, tuple) else out
-        return layout.from_grid(out.permute(0, 2, 3, 1))
+        return layout.from_canvas(out.permute(0, 2, 3, 1))
 
     def images(self, images: Tensor) -> Any:
         """What the network makes of images ``[B, C, H, W]`` of any size."""

@@ -11,6 +11,7 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from graphkit.datasets.splits import IndexSplit
 from graphkit.loader.packed_graphs import PackedGraphs
+from graphkit.nn.models.maxim import grid_images
 from graphkit.ops.tokens import TokenLayout
 from graphkit.train.tasks.task import Task
 from graphkit.utils.checks import check_choice, check_int, check_range
@@ -158,8 +159,7 @@ class RestorationTask(Task):
         out = self.restored(model, graphs, graphs.x + self.sigma * torch.randn_like(graphs.x))
         if self.freq_weight:
             layout = TokenLayout.of(graphs, graphs.x.size(0))
-            pictures = (layout.to_grid(h).permute(0, 3, 1, 2) for h in (out, graphs.x))
-            loss = restoration_loss(*pictures, self.freq_weight)
+            loss = restoration_loss(grid_images(layout, out), grid_images(layout, graphs.x), self.freq_weight)
         else:
             loss = charbonnier(out, graphs.x)
         return loss * (share.numel() * self.world_size / batch.numel())
