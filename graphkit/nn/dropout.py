@@ -41,6 +41,8 @@ class StochasticDepth(nn.Module):
         tensor([1., 1.])
     """
 
+    takes_tokens = True
+
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
         check_probabilities(p=p)

@@ -30,8 +30,8 @@ from graphkit.nn import (
     GatedGCNConv,
     GCNEncoder,
     Genotype,
-    GRANDPropagation,
     GMNLayer,
+    GRANDPropagation,
     GraphMambaNet,
     GraphSequential,
     GraphTokenizer,
@@ -153,11 +153,17 @@ TABLE: dict[type, list[Row]] = {
         (check_layer, lambda: GMNLayer(8, mixer=None, conv="gcn"), COMPILED),
     ],
     GraphMambaNet: [
-        (check_layer, lambda: GraphMambaNet(8, 6, 3, 1, m=2, s=2, encoder=e, order=o), {**OURS, "skip": EMBEDDING})
+        (
+            check_layer,
+            lambda e=e, o=o: GraphMambaNet(8, 6, 3, 1, m=2, s=2, encoder=e, order=o),
+            {**OURS, "skip": EMBEDDING},
+        )
         for e, o in (("pool", "degree"), ("rwf", "pagerank"), ("mpnn", "core"))
     ]
     + [(check_layer, lambda: GraphMambaNet(8, 6, 3, 2, mixer=None), OURS)],
-    RandomWalkFeatures: [(check_layer, lambda: RandomWalkFeatures(8), {**OURS, "call": along_walks, "skip": EMBEDDING})],
+    RandomWalkFeatures: [
+        (check_layer, lambda: RandomWalkFeatures(8), {**OURS, "call": along_walks, "skip": EMBEDDING})
+    ],
     GRANDPropagation: [(check_layer, lambda: GRANDPropagation(2, 0.4), COMPILED)],
     GRAND: [
         (check_layer, lambda: GRAND(8, 6, 3, order=2), COMPILED),
@@ -327,6 +333,7 @@ PUBLIC = {
     for name in graphkit.nn.__all__
     if inspect.isclass(value := getattr(graphkit.nn, name))
     and issubclass(value, nn.Module)
+    and not getattr(value, "takes_tokens", False)
     and not value.__module__.startswith(("graphkit.nn.temporal", "graphkit.nn.mixer", "graphkit.nn.models.token_model"))
 }
 

@@ -47,6 +47,8 @@ class ConvStem(nn.Module):
         torch.Size([6, 8])
     """
 
+    takes_tokens = True
+
     def __init__(self, in_channels: int, channels: int, patch: int) -> None:
         super().__init__()
         if check_int(patch, "patch", 4) % 2:
