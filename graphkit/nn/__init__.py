@@ -1,7 +1,16 @@
 """Neural modules: layers, decoders and models, each a ``torch.nn.Module`` with the signatures of PyG."""
 
 from graphkit.nn.bounds import AdjacencyBounds, GCNBoundPropagation, adjacency_bounds, contrast_vectors
-from graphkit.nn.conv import CachedConv, DegreePowerGCNConv, GatedGCNConv, LowRankGCNConv, PureConv, SparseLinear, propagate, sparsify
+from graphkit.nn.conv import (
+    CachedConv,
+    DegreePowerGCNConv,
+    GatedGCNConv,
+    LowRankGCNConv,
+    PureConv,
+    SparseLinear,
+    propagate,
+    sparsify,
+)
 from graphkit.nn.conv.pgn_conv import PGNConv, lag_edges
 from graphkit.nn.decoder import AdditivePointer, DotDecoder, NCNCDecoder, NCNDecoder, PointerNetwork, pointing_loss
 from graphkit.nn.dropout import StochasticDepth
@@ -53,6 +62,7 @@ from graphkit.nn.models.low_precision import Genotype, LowPrecisionGNN, low_prec
 from graphkit.nn.models.maxim import MAXIM, ChannelAttentionConv, OnGrids, RestorationStack
 from graphkit.nn.models.neighbor_cvae import NeighborCVAE
 from graphkit.nn.models.neighborhood_encoders import RandomWalkFeatures
+from graphkit.nn.models.ngram import NGram
 from graphkit.nn.models.ninformer import NiNformer
 from graphkit.nn.models.token_forecaster import TokenForecaster
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
@@ -119,8 +129,8 @@ __all__ = [
     "ForwardStack",
     "GCNBoundPropagation",
     "GCNEncoder",
-    "GRANDPropagation",
     "GMNLayer",
+    "GRANDPropagation",
     "GatedGCNConv",
     "GatedLinearAttention",
     "GatedPositionalAttention",
@@ -148,6 +158,7 @@ __all__ = [
     "MultiAxisGatedMLP",
     "NCNCDecoder",
     "NCNDecoder",
+    "NGram",
     "NeighborBuffer",
     "NeighborCVAE",
     "NeighborDepthwiseConv",
