@@ -40,13 +40,15 @@ class GatedLinearAttention(TokenMixer):
         gate_rank: width between the two maps of the gates.
         gate_tau: tau; the larger, the slower the memory forgets.
         bidirectional: read in both directions.
+        decay: ``"gated"``; to compare with, ``"constant"`` (learned, the same for all tokens) or ``"none"`` (linear
+            attention that forgets nothing).
         init: ``"normal"`` (standard deviation 0.02) or ``"xavier_small"`` (Xavier-uniform of gain 2^-2.5).
 
     Shapes:
         - as :class:`TokenMixer`, ``[N, channels]`` to ``[N, channels]``
 
     Raises:
-        ValueError: widths that ``heads`` does not divide, an unknown ``init``, a number out of range.
+        ValueError: widths that ``heads`` does not divide, an unknown ``init`` or ``decay``, a number out of range.
 
     Example:
         >>> GatedLinearAttention(8, heads=2)(torch.randn(5, 8), torch.tensor([0, 2, 5])).shape
@@ -62,6 +64,7 @@ class GatedLinearAttention(TokenMixer):
         gate_rank: int = 16,
         gate_tau: float = 16.0,
         bidirectional: bool = False,
+        decay: str = "gated",
         init: str = "normal",
     ) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class GatedLinearAttention(TokenMixer):
         self.heads, self.bidirectional = check_int(heads, "heads", 1), bidirectional
         check_int(gate_rank, "gate_rank", 1)
         self.gate_tau = check_range(gate_tau, "gate_tau", 0, low_open=True)
+        self.decay = check_choice(decay, "decay", ("gated", "constant", "none"))
         self.init = check_choice(init, "init", ("normal", "xavier_small"))
         keys, values = int(channels * expand_k), int(channels * expand_v)
         for name, width in (("expand_k", keys), ("expand_v", values)):
@@ -78,8 +82,12 @@ class GatedLinearAttention(TokenMixer):
         self.lin_q = nn.Linear(channels, keys, bias=False)
         self.lin_k = nn.Linear(channels, keys, bias=False)
         self.lin_v = nn.Linear(channels, values, bias=False)
-        self.lin_gate_down = nn.Linear(channels, gate_rank, bias=False)
-        self.lin_gate = nn.Linear(gate_rank, keys * (2 if bidirectional else 1))
+        gates = keys * (2 if bidirectional else 1)
+        if decay == "gated":
+            self.lin_gate_down = nn.Linear(channels, gate_rank, bias=False)
+            self.lin_gate = nn.Linear(gate_rank, gates)
+        self.rate = nn.Parameter(torch.empty(gates)) if decay == "constant" else None
+        self._gates = gates
         self.lin_out_gate = nn.Linear(channels, values, bias=False)
         self.norm = nn.RMSNorm(values // heads, eps=1e-5)
         self.lin_out = nn.Linear(values, channels, bias=False)
@@ -95,14 +103,22 @@ class GatedLinearAttention(TokenMixer):
                     nn.init.xavier_uniform_(part.weight, gain=2**-2.5)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
+        if self.rate is not None:
+            nn.init.zeros_(self.rate)
         self.norm.reset_parameters()
+
+    def log_decay(self, x: Tensor) -> Tensor:
+        """``[N, channels * expand_k]`` logarithms of the decays, of both directions one after the other."""
+        if self.decay == "none":
+            return x.new_zeros(x.size(0), self._gates)
+        gate = self.lin_gate(self.lin_gate_down(x)) if self.rate is None else self.rate.expand(x.size(0), -1)
+        return F.logsigmoid(gate) / self.gate_tau
 
     def _parts(self, x: Tensor) -> _Parts:
         def heads(h: Tensor) -> Tensor:
             return h.view(x.size(0), self.heads, -1)
 
-        gate = F.logsigmoid(self.lin_gate(self.lin_gate_down(x))) / self.gate_tau
-        return _Parts(heads(self.lin_q(x)), heads(self.lin_k(x)), heads(self.lin_v(x)), gate)
+        return _Parts(heads(self.lin_q(x)), heads(self.lin_k(x)), heads(self.lin_v(x)), self.log_decay(x))
 
     def _merge(self, out: Tensor, x: Tensor) -> Tensor:
         return self.lin_out(self.norm(out).flatten(1) * F.silu(self.lin_out_gate(x)))

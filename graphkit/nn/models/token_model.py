@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from graphkit.nn.dropout import StochasticDepth, drop_rates
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int, check_probabilities
+from graphkit.utils.checks import check_choice, check_int, check_probabilities, check_range
 
 HEADS = ("token", "mean", "last")
 
@@ -189,6 +189,56 @@ class TokenModel(nn.Module):
             if self.feed_forwards:
                 h = h + self.feed_forwards[layer](self.feed_forward_norms[layer](h))
         return self.lin_out(self.norm(h)), states
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        num_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Go on with texts, token by token with the state of the mixers (:meth:`step`): O(1) a token.
+
+        Args:
+            prompt: ``[B, L]`` or ``[L]`` ids, at least one.
+            num_tokens: tokens to make.
+            temperature: divides the logits; 0 takes the most likely token.
+            top_k: draw from that many most likely tokens; from all if None.
+            generator: source of random numbers.
+
+        Returns:
+            ``[B, num_tokens]`` or ``[num_tokens]`` ids.
+
+        Raises:
+            ValueError: a model without ids or whose mixers cannot go token by token, no prompt, a number out of range.
+        """
+        if self.num_embeddings is None:
+            raise ValueError("generate needs tokens that are ids (got num_embeddings=None)")
+        if prompt.dim() not in (1, 2) or prompt.size(-1) == 0:
+            raise ValueError(f"prompt must hold ids [B, L] or [L], L > 0 (got {list(prompt.shape)})")
+        check_int(num_tokens, "num_tokens", 1)
+        check_range(temperature, "temperature", 0)
+        if top_k is not None:
+            check_int(top_k, "top_k", 1, self.out_channels)
+        self.eval()
+        state = None
+        for ids in prompt.view(-1, prompt.size(-1)).unbind(1):
+            logit, state = self.step(ids, state)
+        made: list[Tensor] = []
+        while True:
+            if temperature == 0:
+                ids = logit.argmax(1)
+            else:
+                if top_k is not None:
+                    least = logit.topk(top_k, 1).values[:, -1:]
+                    logit = logit.masked_fill(logit < least, -torch.inf)
+                ids = torch.multinomial((logit / temperature).softmax(1), 1, generator=generator).view(-1)
+            made.append(ids)
+            if len(made) == num_tokens:
+                return torch.stack(made, 1).view(*prompt.shape[:-1], num_tokens)
+            logit, state = self.step(ids, state)
 
     def _embedded(self, x: Tensor, layout: TokenLayout | None) -> Tensor:
         """``[N, channels]``; a subclass may read the layout, which is None for one token of each graph."""
