@@ -44,8 +44,8 @@ class Recipe:
         build: ``build(config, model, seed)`` makes the experiment of one model.
         reported: the paper's figures by (model, dataset).
         headline: metrics that tables show beside the one that chooses the epoch.
-        task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split. None if
-            nothing is split.
+        task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split. Of several, the
+            first that the dataset has a way to split for. None if nothing is split.
         protocol: what else there is to the protocol, in one sentence.
     """
 
@@ -55,7 +55,7 @@ class Recipe:
     fast: dict[str, Any]
     models: tuple[ModelName, ...]
     build: Callable[[Any, ModelName, int], Experiment]
-    task: str | None
+    task: str | tuple[str, ...] | None
     protocol: str
     reported: dict[tuple[ModelName, DatasetName], Reported] = field(default_factory=dict)
     headline: tuple[str, ...] = ()
@@ -72,5 +72,9 @@ class Recipe:
         """The whole protocol of a config in words: how the data is split, and the rest."""
         if self.task is None:
             return self.protocol
-        split = info(config.dataset).protocol_for(self.task, getattr(config, "protocol", None))
+        facts = info(config.dataset)
+        kinds = (self.task,) if isinstance(self.task, str) else self.task
+        served = {PROTOCOLS[name].task for name in facts.protocols}
+        task = next((kind for kind in kinds if kind in served), kinds[0])
+        split = facts.protocol_for(task, getattr(config, "protocol", None))
         return f"{PROTOCOLS[split].text}; {self.protocol}"
