@@ -2,6 +2,7 @@
 
 from graphkit.transforms.attack import DICEAttack, PRBCDPoison, RandomEdgeAttack
 from graphkit.transforms.class_virtual_nodes import ClassVirtualNodes
+from graphkit.transforms.correlation_graph import CorrelationGraph
 from graphkit.transforms.edge_drop import AdaptiveEdgeDrop, BudgetedEdgeDrop, EdgeDrop, edge_budget, node_centrality
 from graphkit.transforms.ego_nets import EgoNets
 from graphkit.transforms.prune import CosinePrune, JaccardPrune, random_recover
@@ -25,6 +26,7 @@ __all__ = [
     "AdaptiveEdgeDrop",
     "BudgetedEdgeDrop",
     "ClassVirtualNodes",
+    "CorrelationGraph",
     "CosinePrune",
     "DICEAttack",
     "EdgeDrop",
