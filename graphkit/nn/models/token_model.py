@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,7 +77,8 @@ class TokenModel(nn.Module):
             a graph, from the mean of its tokens) or ``"last"`` (from the last token).
         num_embeddings: tokens are ids below this, and get a learned vector each; ``in_channels`` is not used.
         max_positions: add a learned vector for each place in the order, of so many; 0 adds none.
-        feed_forward: with feed-forward layers; without them a block is a mixer alone.
+        feed_forward: with feed-forward layers; without them a block is a mixer alone. ``feed_forward(channels)`` makes
+            another layer than :class:`SwiGLU`, ``channels`` to ``channels`` wide.
         dropout: dropout after the first map and in both branches of a block.
         drop_path: probability that a graph skips a branch of the last block; of those before it less, from 0 on.
 
@@ -109,7 +111,7 @@ class TokenModel(nn.Module):
         *,
         num_embeddings: int | None = None,
         max_positions: int = 0,
-        feed_forward: bool = True,
+        feed_forward: bool | Callable[[int], nn.Module] = True,
         dropout: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
@@ -134,7 +136,8 @@ class TokenModel(nn.Module):
                 )
         self.mixer_norms = nn.ModuleList(nn.RMSNorm(channels, eps=1e-6) for _ in range(num_layers))
         layers = num_layers if feed_forward else 0
-        self.feed_forwards = nn.ModuleList(SwiGLU(channels) for _ in range(layers))
+        make = feed_forward if callable(feed_forward) else SwiGLU
+        self.feed_forwards = nn.ModuleList(make(channels) for _ in range(layers))
         self.feed_forward_norms = nn.ModuleList(nn.RMSNorm(channels, eps=1e-6) for _ in range(layers))
         self.drop_paths = nn.ModuleList(StochasticDepth(p) for p in drop_rates(drop_path, num_layers))
         self.norm = nn.RMSNorm(channels, eps=1e-6)
