@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from graphkit.bench.records import Record
+from graphkit.utils.cost import pareto_front
 from graphkit.utils.io import atomic_write
+
+#: Metrics that are costs, for which less is better.
+COSTS = ("Model kB", "Latency us")
 
 
 def plot_record(record: Record, path: str | Path) -> Path:
-    """Save three panels: test scores with the paper's, learning curves, and score histograms of the first model."""
+    """Save a picture of panels: test scores with the paper's, learning curves, score histograms of the first model, and
+    a panel for each of ``COSTS`` that was measured, in which a line joins the models that no other one dominates."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (bars, curves, scores) = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
+    costs = [name for name in COSTS if any(row.metric == name for row in record.rows)]
+    count = 2 + bool(record.histograms) + len(costs)
+    figure, (bars, curves, *more) = plt.subplots(1, count, figsize=(5 * count, 4.5), layout="constrained")
     rows = [row for row in record.rows if row.metric == record.monitor and row.split == "test"]
     names = [row.model for row in rows]
     bars.bar(
@@ -35,18 +43,36 @@ def plot_record(record: Record, path: str | Path) -> Path:
     curves.set(title=f"validation, seed {record.seeds[0]}", xlabel="epoch", ylabel=f"{record.monitor} (%)")
     if record.curves:
         curves.legend()
+    panels = iter(more)
     if record.histograms:
+        scores = next(panels)
         name, bins = next(iter(record.histograms.items()))
         groups = [(kind, heights) for kind, heights in bins.items() if kind != "edges"]
         for (kind, heights), color in zip(groups, ("tab:green", "tab:red"), strict=False):
             scores.stairs(heights, bins["edges"], fill=True, alpha=0.5, color=color, label=kind)
         scores.set(title=f"{name}: test scores", xlabel="score", ylabel="share")
         scores.legend()
-    else:
-        scores.set_axis_off()
+    for cost in costs:
+        _plot_pareto(record, cost, next(panels))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     with atomic_write(path, "wb") as file:
         file.write(buffer.getvalue())
     return Path(path)
+
+
+def _plot_pareto(record: Record, cost: str, panel: Any) -> None:
+    """Every model's test score against a cost."""
+    test = {(row.model, row.metric): row.mean for row in record.rows if row.split == "test"}
+    names = [model for model, metric in test if metric == cost and (model, record.monitor) in test]
+    points = sorted((test[name, cost], test[name, record.monitor]) for name in names)
+    front = pareto_front([(x, -y) for x, y in points])
+    panel.scatter(*zip(*points, strict=True), color="tab:blue", zorder=3)
+    panel.plot(*zip(*(points[place] for place in front), strict=True), color="tab:gray", linestyle="--")
+    for name in names:
+        place = (test[name, cost], test[name, record.monitor])
+        panel.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
+    panel.margins(x=0.2)
+    panel.set_xscale("log")
+    panel.set(title=f"{record.monitor} against {cost}", xlabel=cost, ylabel=f"test {record.monitor} (%)")

@@ -281,7 +281,7 @@ def load_integer_mlp(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarr
     ready = []
     for layer in layers:
         most = np.abs(layer.weight).sum(1, dtype=np.int64) * max(-layer.low, layer.high) + np.abs(layer.bias)
-        kind = np.float32 if int(most.max()) < _EXACT else np.float64
+        kind: Any = np.float32 if int(most.max()) < _EXACT else np.float64
         scale = np.ldexp(np.ones(1, kind), layer.exponent + layer.input_exponent)
         ready.append((layer, layer.weight.T.astype(kind, order="C"), layer.bias.astype(kind), scale, kind))
 

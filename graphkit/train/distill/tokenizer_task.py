@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkit.datasets.splits import IndexSplit
+from graphkit.nn import TokenizerOutput
 from graphkit.train.distill.losses import distillation_kl
 from graphkit.train.distill.taught_task import TaughtTask
 from graphkit.utils.checks import check_range
@@ -61,7 +62,7 @@ class GraphTokenizerTask(TaughtTask):
 
     def outputs(self, model: nn.Module) -> Any:
         out = super().outputs(model)
-        if not model.training:
+        if not model.training and isinstance(out, TokenizerOutput):  # a teacher may be another network
             self._code = out.tokens.code
         return out
 
