@@ -7,4 +7,13 @@ from graphkit.nn.conv.low_rank import LowRankGCNConv
 from graphkit.nn.conv.propagate import PureConv, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear, sparsify
 
-__all__ = ["CachedConv", "DegreePowerGCNConv", "GatedGCNConv", "LowRankGCNConv", "PureConv", "SparseLinear", "propagate", "sparsify"]
+__all__ = [
+    "CachedConv",
+    "DegreePowerGCNConv",
+    "GatedGCNConv",
+    "LowRankGCNConv",
+    "PureConv",
+    "SparseLinear",
+    "propagate",
+    "sparsify",
+]
