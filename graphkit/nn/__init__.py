@@ -14,6 +14,16 @@ from graphkit.nn.conv import (
 from graphkit.nn.conv.pgn_conv import PGNConv, lag_edges
 from graphkit.nn.decoder import AdditivePointer, DotDecoder, NCNCDecoder, NCNDecoder, PointerNetwork, pointing_loss
 from graphkit.nn.dropout import StochasticDepth
+from graphkit.nn.kan import (
+    SKAN,
+    SelectableKANConv2d,
+    SelectableKANLinear,
+    basis,
+    kan_layers,
+    prune_families,
+    select_families,
+    set_temperature,
+)
 from graphkit.nn.mixer import (
     PGN,
     AxisGatedMLP,
@@ -48,6 +58,7 @@ from graphkit.nn.models.cbnet import (
     composite_loss,
 )
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
+from graphkit.nn.models.convit import ConViT, TransformerBlock
 from graphkit.nn.models.forecaster import Forecaster, LinearForecast, RepeatForecast, window_norm
 from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
@@ -105,6 +116,7 @@ __all__ = [
     "MAXIM",
     "NAT",
     "PGN",
+    "SKAN",
     "TPGN",
     "APANEncoder",
     "AdditivePointer",
@@ -119,6 +131,7 @@ __all__ = [
     "CommonRecentNeighbors",
     "CompositeBackbone",
     "CompositeClassifier",
+    "ConViT",
     "ConvStem",
     "CrossGating",
     "DegreePowerGCNConv",
@@ -135,7 +148,6 @@ __all__ = [
     "GatedLinearAttention",
     "GatedPositionalAttention",
     "Genotype",
-    "GraphForecaster",
     "GraphForecaster",
     "GraphMambaNet",
     "GraphSequential",
@@ -178,11 +190,11 @@ __all__ = [
     "Recency",
     "Recurrent",
     "Recurrent",
-    "Recurrent",
-    "RepeatForecast",
     "RepeatForecast",
     "RepeatForecast",
     "RestorationStack",
+    "SelectableKANConv2d",
+    "SelectableKANLinear",
     "SelectiveSSM",
     "SelfAttention",
     "SparseLinear",
@@ -204,14 +216,17 @@ __all__ = [
     "TokenMixingGate",
     "TokenModel",
     "TokenizerOutput",
+    "TransformerBlock",
     "VQOutput",
     "VectorQuantizer",
     "ViG",
     "adjacency_bounds",
+    "basis",
     "code_scores",
     "composite_connections",
     "composite_loss",
     "contrast_vectors",
+    "kan_layers",
     "kmeans",
     "lag_edges",
     "load_integer_mlp",
@@ -219,6 +234,9 @@ __all__ = [
     "memory_coherence_loss",
     "pointing_loss",
     "propagate",
+    "prune_families",
+    "select_families",
+    "set_temperature",
     "sparsify",
     "uniform_quantize",
     "window_norm",

@@ -43,11 +43,12 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
     BiMamba: {"both": (lambda: BiMamba(4, d_state=3), {})},
     SelfAttention: {
         "all": (lambda: SelfAttention(4, heads=2), {}),
-        "causal": (lambda: SelfAttention(4, heads=2, causal=True), {}),
+        "causal": (lambda: SelfAttention(4, heads=2, causal=True, bias=False), {}),
     },
     GatedPositionalAttention: {
         "local": (lambda: GatedPositionalAttention(8, heads=4), {}),
         "random": (lambda: GatedPositionalAttention(6, heads=3, local_init=False), {}),
+        "edges": (lambda: GatedPositionalAttention(8, heads=4, over="edges"), {}),
     },
     GridDepthwiseConv: {
         "grid": (lambda: GridDepthwiseConv(4), {}),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_geometric.utils import softmax
 
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_int, check_probabilities
+from graphkit.utils.checks import check_choice, check_int, check_probabilities
 
 
 class SelfAttention(TokenMixer):
@@ -23,6 +24,7 @@ class SelfAttention(TokenMixer):
         heads: number of heads.
         causal: a token attends to itself and those read before it.
         dropout: dropout of the attention weights.
+        bias: add biases to queries, keys and values.
 
     Shapes:
         - as :class:`TokenMixer`, ``[N, channels]`` to ``[N, channels]``
@@ -35,7 +37,9 @@ class SelfAttention(TokenMixer):
         torch.Size([5, 8])
     """
 
-    def __init__(self, channels: int, heads: int = 4, causal: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, heads: int = 4, causal: bool = False, dropout: float = 0.0, bias: bool = True
+    ) -> None:
         super().__init__()
         self.in_channels = self.out_channels = check_int(channels, "channels", 1)
         self.heads, self.causal = check_int(heads, "heads", 1), causal
@@ -43,7 +47,7 @@ class SelfAttention(TokenMixer):
         if channels % heads:
             raise ValueError(f"channels must be a multiple of heads={heads} (got {channels})")
         self.dropout = dropout
-        self.lin_in = nn.Linear(channels, 3 * channels)
+        self.lin_in = nn.Linear(channels, 3 * channels, bias)
         self.lin_out = nn.Linear(channels, channels)
 
     @property
@@ -90,17 +94,22 @@ class GatedPositionalAttention(TokenMixer):
     square of about :math:`\sqrt H` a side, so that together they are like a convolution; the gates :math:`\lambda` let
     them leave that. O(L² channels); the positional half is computed once a batch of equal grids.
 
+    With ``over="edges"`` tokens attend along ``edge_index`` alone, from j to i, in O(edges channels): the same where
+    all pairs, each token with itself too, are edges; a window where near ones are.
+
     Args:
         channels: width of a token, a multiple of ``heads``.
         heads: number of heads.
         locality: how sharply heads look at their offsets at the start.
         local_init: start like a convolution; otherwise at random.
+        over: ``"all"`` tokens of the graph, or ``"edges"``.
 
     Shapes:
         - as :class:`TokenMixer`; tokens have ``pos`` ``[N, 2]`` (integer row and column)
 
     Raises:
-        ValueError: ``channels`` is not a multiple of ``heads``, a number out of range, no places.
+        ValueError: ``channels`` is not a multiple of ``heads``, a number out of range, no places; no edges where they
+            are read.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -112,8 +121,11 @@ class GatedPositionalAttention(TokenMixer):
     position = "grid"
     equivariant = True
 
-    def __init__(self, channels: int, heads: int = 4, locality: float = 1.0, local_init: bool = True) -> None:
+    def __init__(
+        self, channels: int, heads: int = 4, locality: float = 1.0, local_init: bool = True, over: str = "all"
+    ) -> None:
         super().__init__()
+        self.over = check_choice(over, "over", ("all", "edges"))
         self.in_channels = self.out_channels = check_int(channels, "channels", 1)
         self.heads, self.locality, self.local_init = check_int(heads, "heads", 1), locality, local_init
         if channels % heads:
@@ -124,6 +136,11 @@ class GatedPositionalAttention(TokenMixer):
         self.gating = nn.Parameter(torch.empty(heads))
         self.lin_out = nn.Linear(channels, channels)
         self.reset_parameters()
+
+    @property
+    def edges(self) -> str:  # type: ignore[override]
+        """Edges are read with ``over="edges"``."""
+        return "required" if self.over == "edges" else "ignored"
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -143,6 +160,8 @@ class GatedPositionalAttention(TokenMixer):
         self.lin_pos.weight[: side * side] = self.locality * offsets.to(self.lin_pos.weight)
 
     def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        if self.over == "edges":
+            return self._along_edges(x, tokens)
         qk = tokens.pad(self.lin_qk(x))
         q, k = qk.view(*qk.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         v = tokens.pad(self.lin_v(x)).view(*qk.shape[:2], self.heads, -1).transpose(1, 2)
@@ -150,13 +169,27 @@ class GatedPositionalAttention(TokenMixer):
         out = (1 - gate) * masked_attention(q, k, v, tokens) + gate * (self.positional_attention(tokens) @ v)
         return self.lin_out(tokens.unpad(out.transpose(1, 2).flatten(2)))
 
+    def _along_edges(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        assert tokens.pos is not None
+        assert tokens.edge_index is not None
+        src, dst = tokens.edge_index
+        q, k = self.lin_qk(x).view(x.size(0), 2, self.heads, -1).unbind(1)
+        v = self.lin_v(x).view(x.size(0), self.heads, -1)
+        held = (q.index_select(0, dst) * k.index_select(0, src)).sum(-1) * q.size(-1) ** -0.5
+        there = self.lin_pos(_relation(tokens.pos[src] - tokens.pos[dst], x.dtype))
+        gate = torch.sigmoid(self.gating)
+        weight = (1 - gate) * softmax(held, dst, num_nodes=x.size(0))
+        weight = weight + gate * softmax(there, dst, num_nodes=x.size(0))
+        out = torch.zeros_like(v).index_add(0, dst, weight[..., None] * v.index_select(0, src))
+        return self.lin_out(out.flatten(1))
+
     def positional_attention(self, tokens: TokenLayout) -> Tensor:
         """``[B, H, L, L]``, or ``[1, H, L, L]`` where all graphs are of one grid."""
-        pos = tokens.pad(tokens.pos).to(self.lin_pos.weight.dtype)  # type: ignore[arg-type]
+        pos = tokens.pad(tokens.pos)  # type: ignore[arg-type]
         if tokens.is_one_grid:
             pos = pos[:1]
-        delta = (pos[:, None] - pos[:, :, None]).flip(-1)  # column first
-        score = self.lin_pos(torch.cat([delta, delta.square().sum(-1, keepdim=True)], -1)).permute(0, 3, 1, 2)
+        relation = _relation(pos[:, None] - pos[:, :, None], self.lin_pos.weight.dtype)
+        score = self.lin_pos(relation).permute(0, 3, 1, 2)
         if not tokens.is_rectangular:
             seen = tokens.mask | (tokens.length == 0)[:, None]
             score = score.masked_fill(~seen[:, None, None], -torch.inf)
@@ -164,7 +197,9 @@ class GatedPositionalAttention(TokenMixer):
 
     @torch.no_grad()
     def non_locality(self, x: Tensor, tokens: TokenLayout) -> Tensor:
-        """``[H]`` mean distance on the grid at which each head looks."""
+        """``[H]`` mean distance on the grid at which each head looks, with ``over="all"``."""
+        if self.over == "edges":
+            raise ValueError("non_locality is that of attention over all tokens (got over='edges')")
         qk = tokens.pad(self.lin_qk(x))
         q, k = qk.view(*qk.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         score = (q @ k.mT) * q.size(-1) ** -0.5
@@ -177,3 +212,9 @@ class GatedPositionalAttention(TokenMixer):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, heads={self.heads}"
+
+
+def _relation(delta: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[..., 3]`` the key's place less the query's, column first, and the square of how far that is."""
+    delta = delta.flip(-1).to(dtype)
+    return torch.cat([delta, delta.square().sum(-1, keepdim=True)], -1)
