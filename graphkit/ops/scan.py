@@ -2,7 +2,8 @@
 
 Sequences lie one after the other in ``[N, ...]``; ``ptr`` says where each begins. Each starts from an empty state.
 Nothing is padded, any lengths mix, and ``reverse`` reads each sequence from its end. On the CPU a compiled loop keeps
-the state in cache and stores nothing for each step; elsewhere plain PyTorch runs, in doubling runs or in chunks.
+the state in cache and stores nothing for each step; on a GPU with Triton, tiles of tokens are scanned in parallel and
+memories are carried from chunk to chunk; elsewhere, and in other types, plain PyTorch runs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from graphkit.ops.cpu import scan as cpu
+from graphkit.ops.cuda import has_triton
 
 _CPU_DTYPES = (torch.float32, torch.float64)
+_CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def linear_scan(a: Tensor, x: Tensor, ptr: Tensor | None = None, reverse: bool = False) -> Tensor:
@@ -40,7 +43,7 @@ def linear_scan(a: Tensor, x: Tensor, ptr: Tensor | None = None, reverse: bool =
     if a.dim() != 2 or a.shape != x.shape:
         raise ValueError(f"a and x must be matrices [N, F] of one shape (got {list(a.shape)} and {list(x.shape)})")
     ptr = sequence_ptr(ptr, x)
-    if not _on_cpu(a, x):
+    if not _has_kernel(a, x):
         return linear_scan_reference(a, x, ptr, reverse)
     return _linear(a, x, ptr, reverse)
 
@@ -107,7 +110,7 @@ def selective_scan(
         if given.shape != shape:
             raise ValueError(f"{name} must have shape {list(shape)} for x {list(x.shape)} (got {list(given.shape)})")
     ptr = sequence_ptr(ptr, x)
-    if not _on_cpu(x, dt, a, b, c, skip):
+    if not _has_kernel(x, dt, a, b, c, skip):
         return selective_scan_reference(x, dt, a, b, c, skip, ptr, reverse)
     return _selective(x, dt, a, b, c, skip, ptr, reverse)
 
@@ -180,7 +183,7 @@ def gla_scan(
             f"state must have shape {list(shape)}, one memory a sequence and head (got {list(state.shape)})"
         )
     scale = q.size(2) ** -0.5 if scale is None else scale
-    if not _on_cpu(q, k, v, g, state):
+    if not _has_kernel(q, k, v, g, state):
         return gla_scan_reference(q, k, v, g, ptr, state, scale=scale, reverse=reverse)
     return _gated(q, k, v, g, state, scale, ptr, reverse)
 
@@ -282,12 +285,19 @@ def sequence_ptr(ptr: Tensor | None, x: Tensor) -> Tensor:
     return ptr
 
 
-def _on_cpu(*tensors: Tensor) -> bool:
+def _has_kernel(*tensors: Tensor) -> bool:
+    """Whether compiled code takes these; on a GPU types may mix, as they do under autocast."""
+    if all(t.is_cuda for t in tensors):
+        return all(t.dtype in _CUDA_DTYPES for t in tensors) and has_triton()
     return all(t.device.type == "cpu" and t.dtype == tensors[0].dtype and t.dtype in _CPU_DTYPES for t in tensors)
 
 
 @torch.library.custom_op("graphkit::linear_scan", mutates_args=())
 def _linear(a: Tensor, x: Tensor, ptr: Tensor, reverse: bool) -> Tensor:
+    if x.is_cuda:
+        from graphkit.ops.cuda import state_scan
+
+        return state_scan.linear_scan(a, x, ptr, reverse)
     return cpu.linear_scan(a, x, ptr, reverse)
 
 
@@ -298,6 +308,10 @@ def _(a: Tensor, x: Tensor, ptr: Tensor, reverse: bool) -> Tensor:
 
 @torch.library.custom_op("graphkit::linear_scan_backward", mutates_args=())
 def _linear_backward(grad: Tensor, a: Tensor, h: Tensor, ptr: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    if grad.is_cuda:
+        from graphkit.ops.cuda import state_scan
+
+        return state_scan.linear_scan_backward(grad, a, h, ptr, reverse)
     return cpu.linear_scan_backward(grad, a, h, ptr, reverse)
 
 
@@ -323,6 +337,10 @@ _linear.register_autograd(_linear_gradients, setup_context=_setup_linear)
 def _selective(
     x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, ptr: Tensor, reverse: bool
 ) -> Tensor:
+    if x.is_cuda:
+        from graphkit.ops.cuda import state_scan
+
+        return state_scan.selective_scan(x, dt, a, b, c, skip, ptr, reverse)
     return cpu.selective_scan(x, dt, a, b, c, skip, ptr, reverse)
 
 
@@ -335,6 +353,10 @@ def _(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, ptr:
 def _selective_backward(
     grad: Tensor, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, ptr: Tensor, reverse: bool
 ) -> list[Tensor]:
+    if grad.is_cuda:
+        from graphkit.ops.cuda import state_scan
+
+        return state_scan.selective_scan_backward(grad, x, dt, a, b, c, skip, ptr, reverse)
     return cpu.selective_scan_backward(grad, x, dt, a, b, c, skip, ptr, reverse)
 
 
@@ -361,6 +383,10 @@ _selective.register_autograd(_selective_gradients, setup_context=_setup_selectiv
 def _gated(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float, ptr: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor]:
+    if q.is_cuda:
+        from graphkit.ops.cuda import gated_scan
+
+        return gated_scan.gla_scan(q, k, v, g, state, scale, ptr, reverse)
     return cpu.gla_scan(q, k, v, g, state, scale, ptr, reverse)
 
 
@@ -384,6 +410,10 @@ def _gated_backward(
     ptr: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if grad.is_cuda:
+        from graphkit.ops.cuda import gated_scan
+
+        return gated_scan.gla_scan_backward(grad, grad_state, q, k, v, g, state, scale, ptr, reverse)
     return cpu.gla_scan_backward(grad, grad_state, q, k, v, g, state, scale, ptr, reverse)
 
 
