@@ -90,7 +90,9 @@ class ViG(TokenModel):
         patch: pixels a side of a patch.
         heads: number of heads.
         num_layers: number of blocks.
-        silu: as :class:`BiGatedLinearAttention`.
+        local: as :class:`BiGatedLinearAttention`.
+        silu: as there.
+        own_gates: as there.
         stem: ``"conv"`` (:class:`ConvStem`) or ``"linear"`` (a linear map of each patch, for patches of any side).
         drop_path: as :class:`TokenModel`.
 
@@ -118,7 +120,9 @@ class ViG(TokenModel):
         heads: int = 3,
         num_layers: int = 12,
         *,
+        local: str = "grid",
         silu: bool = False,
+        own_gates: bool = True,
         stem: str = "conv",
         drop_path: float = 0.0,
     ) -> None:
@@ -126,7 +130,7 @@ class ViG(TokenModel):
             in_channels,
             channels,
             out_channels,
-            partial(BiGatedLinearAttention, heads=heads, silu=silu),
+            partial(BiGatedLinearAttention, heads=heads, local=local, silu=silu, own_gates=own_gates),
             num_layers,
             head="mean",
             max_positions=max_positions,
