@@ -59,7 +59,7 @@ from graphkit.nn.models.cbnet import (
 )
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
 from graphkit.nn.models.convit import ConViT, TransformerBlock
-from graphkit.nn.models.forecaster import Forecaster, LinearForecast, RepeatForecast, window_norm
+from graphkit.nn.models.forecaster import LinearForecast, RepeatForecast, window_norm
 from graphkit.nn.models.gcn_encoder import GCNEncoder
 from graphkit.nn.models.gcnii import GCNII
 from graphkit.nn.models.grand import GRAND, GRANDPropagation
@@ -137,7 +137,6 @@ __all__ = [
     "DegreePowerGCNConv",
     "DotDecoder",
     "EdgeBank",
-    "Forecaster",
     "ForwardLayer",
     "ForwardStack",
     "GCNBoundPropagation",

@@ -21,8 +21,12 @@ from graphkit.nn import (
     LAGCN,
     LAGCNII,
     LASAGE,
+    TPGN,
+    SKAN,
     CachedConv,
     CodeDistillMLP,
+    CompositeBackbone,
+    CompositeClassifier,
     DegreePowerGCNConv,
     DotDecoder,
     ForwardLayer,
@@ -44,11 +48,14 @@ from graphkit.nn import (
     NCNCDecoder,
     NCNDecoder,
     NeighborCVAE,
+    PGNConv,
     PureConv,
     PureGNN,
     RandomWalkFeatures,
+    SelectableKANLinear,
     SparseLinear,
     StableContrast,
+    StagedGNN,
     VectorQuantizer,
     low_precision_space,
 )
@@ -72,6 +79,12 @@ def without_graph(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
 def bag_of_words(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     # A sparse matrix made of x carries no gradient back to it.
     return module(x.to_sparse_csr() if not x.requires_grad else x)
+
+
+def series_of_nodes(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """A row of x is the course of a node, a row of the output its forecast."""
+    graph = (edge_index,) if getattr(module, "takes_graph", False) else ()
+    return module(x.t()[None], None, *graph)[0].t()
 
 
 def tokenized(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -107,6 +120,19 @@ def along_walks(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
 
 
 Row = tuple[Callable[..., list[str]], Callable[[], nn.Module], dict[str, Any]]
+
+
+def last_stage(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Of the lead, whose last stage comes last."""
+    out = module(x, edge_index)
+    return out[-1][-1] if isinstance(out[-1], list) else out[-1]
+
+
+def all_answers(module: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    out = module(x, edge_index)
+    return sum(out) if isinstance(out, tuple) else out
+
+
 OURS = {"set_semantics": True, "strict_errors": True}
 COMPILED = {**OURS, "compile": True, "call": indexed}
 EMBEDDING = (
@@ -122,7 +148,19 @@ EMBEDDING = (
 NO_FEATURES = {"skip": ("dtype", "gradients", "gradcheck", "nan_stays_local")}
 # A code does not change with small changes of its vector, and NaN has no nearest code.
 QUANTISED = ("gradcheck", "nan_stays_local")
+FORECAST = {"strict_errors": True, "in_channels": 8, "call": series_of_nodes}
 TABLE: dict[type, list[Row]] = {
+    PGNConv: [(check_layer, lambda: PGNConv(8, 5, window=3), {"strict_errors": True})],
+    **{
+        kind: [(check_layer, make, {**FORECAST, "skip": ("wrong_ids",)})]
+        for kind, make in (
+            (TPGN, lambda: TPGN(8, 5, period=3, time_dim=0, share_weights=True)),
+            (LinearForecast, lambda: LinearForecast(8, 5)),
+            (RepeatForecast, lambda: RepeatForecast(8, 5, period=2, count=3)),
+            (TokenForecaster, lambda: TokenForecaster(8, 5, SelectiveSSM, 4, patch=2)),
+        )
+    },
+    GraphForecaster: [(check_layer, lambda: GraphForecaster(LinearForecast(8, 5), GNN(13, 6, 2, 5)), FORECAST)],
     NeighborCVAE: [
         (check_layer, lambda o=o: NeighborCVAE(8, 6, 3, **o), {**OURS, "call": as_centre_too, "skip": ("wrong_ids",)})
         for o in ({}, {"likelihood": "gaussian", "batch_norm": True})
@@ -216,6 +254,22 @@ TABLE: dict[type, list[Row]] = {
             {**OURS, "call": without_graph, "skip": ("wrong_ids", "gradcheck")},
         ),
     ],
+    # Values that are not finite are refused: splines would silently be zero.
+    SelectableKANLinear: [
+        (
+            check_layer,
+            lambda o=o: SelectableKANLinear(8, 4, **o),
+            {**OURS, "call": without_graph, "skip": ("nan_stays_local", "wrong_ids")},
+        )
+        for o in ({}, {"families": ("gram", "jacobi", "rswaf", "relu"), "per": "layer", "bias": False})
+    ],
+    SKAN: [
+        (
+            check_layer,
+            lambda: SKAN([8, 5, 4], norm="layer", dropout=0.5),
+            {**OURS, "call": without_graph, "skip": ("nan_stays_local", "wrong_ids")},
+        )
+    ],
     PureConv: [(check_layer, lambda a=a: PureConv(a), COMPILED) for a in ("gcn", "sum", "mean", "max")],
     SparseLinear: [
         (check_layer, lambda: SparseLinear(8, 4, dropout=0.5), {**OURS, "call": without_graph, "skip": ("wrong_ids",)}),
@@ -241,6 +295,24 @@ TABLE: dict[type, list[Row]] = {
         *(
             (check_layer, lambda w=w: low_precision(w, "FIX4.4", "cos", "mean"), {**OURS, "skip": ("gradcheck",)})
             for w in ("FIX2.6", "ternary", "binary")
+        ),
+    ],
+    StagedGNN: [
+        (check_layer, lambda: StagedGNN(8, 6, 2, 2, dropout=0.3), {**OURS, "call": last_stage}),
+        (check_layer, lambda: StagedGNN(8, 6, 3, conv=SAGEConv), {"call": last_stage}),
+    ],
+    CompositeBackbone: [
+        (
+            check_layer,
+            lambda: CompositeBackbone(lambda: StagedGNN(8, 6, 3, conv="gcn"), [6] * 3, zero_init=False),
+            {**OURS, "call": last_stage},
+        ),
+    ],
+    CompositeClassifier: [
+        (
+            check_layer,
+            lambda: CompositeClassifier(CompositeBackbone(lambda: StagedGNN(8, 6, 3), [6] * 3, 3, "fcc"), 4, 0.3),
+            {**OURS, "call": all_answers},
         ),
     ],
     GNN: [
@@ -335,6 +407,7 @@ PUBLIC = {
     and issubclass(value, nn.Module)
     and not getattr(value, "takes_tokens", False)
     and not value.__module__.startswith(("graphkit.nn.temporal", "graphkit.nn.mixer", "graphkit.nn.models.token_model"))
+    and not value.__module__.startswith("graphkit.nn.models.maxim")  # networks of images
 }
 
 

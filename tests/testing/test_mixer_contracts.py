@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import graphkit.nn
 from graphkit.nn import (
+    AxisGatedMLP,
     BiGatedLinearAttention,
     BiMamba,
     GatedLinearAttention,
@@ -20,7 +21,11 @@ from graphkit.nn import (
     Hopfield,
     MeanMixer,
     MixerBlock,
+    MultiAxisGatedMLP,
     NeighborDepthwiseConv,
+    NiNBlock,
+    SelectableKANConv2d,
+    Recurrent,
     SelectiveSSM,
     SelfAttention,
     TokenMixer,
@@ -41,6 +46,13 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
         "backwards": (lambda: SelectiveSSM(4, d_state=3, d_conv=1, reverse=True), {}),
     },
     BiMamba: {"both": (lambda: BiMamba(4, d_state=3), {})},
+    PGN: {
+        "all before": (lambda: PGN(4, 5, window=8), {}),
+        # Some tokens are beyond the window, others of another phase.
+        "phases": (lambda: PGN(4, 4, window=2, period=3), {"skip": ["reach"]}),
+    },
+    # PyTorch's modules keep a list of their own weights.
+    Recurrent: {cell: (lambda cell=cell: Recurrent(4, cell), {"skip": ["device"]}) for cell in ("gru", "lstm")},
     SelfAttention: {
         "all": (lambda: SelfAttention(4, heads=2), {}),
         "causal": (lambda: SelfAttention(4, heads=2, causal=True, bias=False), {}),
@@ -66,7 +78,17 @@ TABLE: dict[type, dict[str, tuple[Make, dict[str, Any]]]] = {
         "three retrievals": (lambda: Hopfield(4, 3, heads=2, beta=[0.5, 2.0], steps=2, out_channels=5), {}),
     },
     MixerBlock: {"nine": (lambda: MixerBlock(4, num_tokens=9), {})},
+    NiNBlock: {
+        "one norm": (lambda: NiNBlock(4, num_tokens=9), {}),
+        "two norms": (lambda: NiNBlock(4, num_tokens=9, share_norm=False), {}),
+    },
+    AxisGatedMLP: {
+        "block": (lambda: AxisGatedMLP(4, 2, "block"), {}),
+        "grid": (lambda: AxisGatedMLP(4, 2, "grid"), {}),
+    },
+    MultiAxisGatedMLP: {"both": (lambda: MultiAxisGatedMLP(4, 2, 3), {})},
     TokenMixingGate: {"ten": (lambda: TokenMixingGate(4, num_tokens=10), {})},
+    SelectableKANConv2d: {"window": (lambda: SelectableKANConv2d(3, 4, families=("rbf", "cheby"), grid=2), {})},
 }
 CASES = [(kind, name) for kind, rows in TABLE.items() for name in rows]
 
