@@ -289,10 +289,11 @@ class GraphMambaNet(nn.Module):
         if self.head == "node":
             return h
         if self.head == "first":
-            return h[ptr[:-1]]
+            rows = torch.cat([h, h.new_zeros(1, h.size(1))])  # zeros for a graph without nodes
+            return rows[torch.where(ptr.diff() > 0, ptr[:-1], h.size(0))]
         zeros = h.new_zeros(ptr.numel() - 1, h.size(1))
         if self.head == "max":
-            return zeros.index_reduce(0, owner, h, "amax", include_self=False)
+            return zeros.scatter_reduce(0, owner[:, None].expand_as(h), h, "amax", include_self=False)
         return zeros.index_add(0, owner, h) / ptr.diff().clamp(min=1)[:, None].to(h.dtype)
 
     def __repr__(self) -> str:
