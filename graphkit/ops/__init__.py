@@ -27,6 +27,7 @@ from graphkit.ops.similarity import most_similar, pair_cosine
 from graphkit.ops.spmm import spmm
 from graphkit.ops.tokens import TokenLayout
 from graphkit.ops.walk import neighborhood_walks, random_walk, visited_sets
+from graphkit.ops.wkv import wkv_scan
 
 __all__ = [
     "CSR",
@@ -61,4 +62,5 @@ __all__ = [
     "ssd_scan",
     "to_csr",
     "visited_sets",
+    "wkv_scan",
 ]

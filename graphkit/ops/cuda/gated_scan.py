@@ -437,19 +437,21 @@ def gla_scan_backward(
         gate = plan.sum_gates(g)
         states, _ = plan.walk(k, gate, v, state, back=False)
         to_states, to_state = plan.walk(q, gate, grad, grad_state, back=True)
-        to_scores = plan.new(q, plan.chunks, heads, plan.chunk, plan.chunk)
-        grid = (plan.chunks, heads)
-        _score_gradient[grid](*plan.chunked, grad, v, to_scores, sequences, heads, depth, **plan.products)
+        of_scores = plan.new(q, plan.chunks, heads, plan.chunk, plan.chunk)
+        _score_gradient[plan.chunks, heads](
+            *plan.chunked, grad, v, of_scores, sequences, heads, depth, **plan.products
+        )  # fmt: skip
         to_q, to_k, to_g = (plan.new(q, *q.shape) for _ in range(3))
         sizes = (sequences, scale, heads, width)
-        grid = (plan.chunks, plan.blocks_k * (plan.chunk // _TILE), heads)
-        _within[grid](*plan.chunked, q, k, gate, to_scores, to_q, to_k, *sizes, TILE=_TILE, **plan.products)
-        inputs = (q, k, gate, v, grad, states, to_states, to_q, to_k, to_g)
-        _between[(plan.chunks, plan.blocks_k, heads)](*plan.chunked, *inputs, *sizes, depth, **plan.products)
+        _within[plan.chunks, plan.blocks_k * (plan.chunk // _TILE), heads](
+            *plan.chunked, q, k, gate, of_scores, to_q, to_k, *sizes, TILE=_TILE, **plan.products
+        )
+        through = (q, k, gate, v, grad, states, to_states, to_q, to_k, to_g)
+        _between[plan.chunks, plan.blocks_k, heads](*plan.chunked, *through, *sizes, depth, **plan.products)
         scores, to_v = plan.score(q, k, gate), torch.empty_like(v)
-        inputs = (k, gate, grad, to_states, scores, to_v)
-        grid = (plan.chunks, plan.blocks_v, heads)
-        _value_gradient[grid](*plan.chunked, *inputs, sequences, heads, width, depth, **plan.products)
+        _value_gradient[plan.chunks, plan.blocks_v, heads](
+            *plan.chunked, k, gate, grad, to_states, scores, to_v, sequences, heads, width, depth, **plan.products
+        )
     if g.size(2) != width:
         to_g = to_g.sum(2, keepdim=True)
     return to_q.to(q.dtype), to_k.to(k.dtype), to_v, to_g.to(g.dtype), to_state.to(state.dtype)

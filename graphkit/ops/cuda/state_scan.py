@@ -211,8 +211,9 @@ def _forward(
 def selective_scan(
     x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, ptr: Tensor, reverse: bool
 ) -> Tensor:
+    x, dt, a, b, c, skip, ptr = (t.contiguous() for t in (x, dt, a, b, c, skip, ptr))
     with on_device(x):
-        return _forward(*(t.contiguous() for t in (x, dt, a, b, c, skip, ptr)), reverse)[0]
+        return _forward(x, dt, a, b, c, skip, ptr, reverse)[0]
 
 
 def selective_scan_backward(
