@@ -29,6 +29,7 @@ LAST_LINE = {
     "forward_gnn.py": "digits: test accuracy ",
     "lagnn.py": "digits: test accuracy ",
     "stable.py": "pyimports: test accuracy ",
+    "image_tokens.py": "ViG: ",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
 

@@ -143,6 +143,12 @@ def test_the_gate_leads_from_the_convolution_alone_to_the_scans_alone():
     torch.testing.assert_close(mixer(x, data), want)
 
 
+def test_without_the_local_branch_it_is_the_scans_alone():
+    mixer = perturbed(BiGatedLinearAttention(8, heads=2, local="none"))
+    x = random(5, 8)
+    torch.testing.assert_close(mixer(x), mixer.lin_out(mixer.norm(mixer.scan(x, torch.tensor([0, 5]))).flatten(1)))
+
+
 def test_silu_comes_after_the_convolution_and_before_the_last_map():
     plain, silu = (perturbed(BiGatedLinearAttention(4, heads=1, silu=s)) for s in (False, True))
     with torch.no_grad():

@@ -158,7 +158,7 @@ class BiGatedLinearAttention(TokenMixer):
         channels: width of a token, a multiple of twice the number of heads.
         heads: number of heads.
         local: the convolution: ``"grid"``, ``"edges"`` (both :class:`GridDepthwiseConv`), ``"graph"``
-            (:class:`NeighborDepthwiseConv`, for any graph) or ``"none"`` (``l = x``).
+            (:class:`NeighborDepthwiseConv`, for any graph) or ``"none"`` (``l = x`` and ``m = 1``).
         silu: apply SiLU to l, and before :math:`W_o`, as the smallest of the paper's models does.
         own_gates: gates for each direction; one for both otherwise.
         gate_rank: width between the two maps of the gates.
@@ -207,8 +207,9 @@ class BiGatedLinearAttention(TokenMixer):
         self.lin_v = nn.Linear(channels, channels, bias=False)
         self.lin_gate_down = nn.Linear(channels, gate_rank, bias=False)
         self.lin_gate = nn.Linear(gate_rank, 2 * keys if own_gates else keys)
-        self.lin_mix = nn.Linear(channels, channels)
-        self.norm, self.local_norm = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.lin_mix = None if self.conv is None else nn.Linear(channels, channels)
+        self.local_norm = None if self.conv is None else nn.RMSNorm(width, eps=1e-6)
         self.lin_out = nn.Linear(channels, channels, bias=False)
         self.reset_parameters()
 
@@ -235,8 +236,11 @@ class BiGatedLinearAttention(TokenMixer):
         near = x if self.conv is None else self.conv(x, tokens)
         near = tokens.sequence(F.silu(near) if self.silu else near)
         far = self.scan(near, tokens.ptr)
-        share = torch.sigmoid(self.lin_mix(near)).view_as(far)
-        mixed = (share * self.norm(far) + (1 - share) * self.local_norm(near.view_as(far))).flatten(1)
+        mixed = self.norm(far)
+        if self.lin_mix is not None and self.local_norm is not None:
+            share = torch.sigmoid(self.lin_mix(near)).view_as(far)
+            mixed = share * mixed + (1 - share) * self.local_norm(near.view_as(far))
+        mixed = mixed.flatten(1)
         return tokens.restore(self.lin_out(F.silu(mixed) if self.silu else mixed))
 
     def scan(self, near: Tensor, ptr: Tensor) -> Tensor:
