@@ -62,9 +62,9 @@ class Config:
     """Epochs between evaluations."""
 
 
-_CITATIONS: dict[str, Any] = {"channels": 64, "hidden": 64, "layers": 1, "epochs": 60, "weight_decay": 5e-4}
+_CITATIONS: dict[str, Any] = {"channels": 64, "hidden": 64, "layers": 1, "epochs": 200, "weight_decay": 5e-4}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "digit_images": {"patch": 2, "channels": 36, "hidden": 72, "layers": 2, "dropout": 0.1, "epochs": 40},
+    "digit_images": {"patch": 2, "channels": 36, "hidden": 72, "layers": 2, "dropout": 0.1, "batch": 32, "epochs": 40},
     "MNIST": {"channels": 64, "hidden": 128, "dropout": 0.1, "epochs": 20},
     "Fashion-MNIST": {"channels": 64, "hidden": 128, "dropout": 0.1, "epochs": 20},
     "Cora": _CITATIONS,

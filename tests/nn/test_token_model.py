@@ -9,6 +9,7 @@ import torch
 from torch_geometric.data import Batch, Data, TemporalData
 
 from graphkit.nn import (
+    PGN,
     BiGatedLinearAttention,
     BiMamba,
     GatedLinearAttention,
@@ -16,6 +17,9 @@ from graphkit.nn import (
     Hopfield,
     MeanMixer,
     MixerBlock,
+    MultiAxisGatedMLP,
+    NiNBlock,
+    Recurrent,
     SelectiveSSM,
     SelfAttention,
     TokenMixer,
@@ -41,6 +45,8 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "bidirectional gla": lambda channels: GatedLinearAttention(channels, heads=2, bidirectional=True),
     "mamba": lambda channels: SelectiveSSM(channels, d_state=2),
     "bidirectional mamba": lambda channels: BiMamba(channels, d_state=2),
+    "pgn": lambda channels: PGN(channels, channels, window=3),
+    "lstm": lambda channels: Recurrent(channels, "lstm"),
     "attention": lambda channels: SelfAttention(channels, heads=2),
     "causal attention": lambda channels: SelfAttention(channels, heads=2, causal=True),
     "convit": lambda channels: GatedPositionalAttention(channels, heads=4),
@@ -48,6 +54,8 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "hopfield": lambda channels: Hopfield(channels, hidden_channels=4, heads=2, steps=1),
     "mlp mixer": lambda channels: MixerBlock(channels, num_tokens=8),
     "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=8),
+    "whole ninformer": lambda channels: NiNBlock(channels, num_tokens=8),
+    "maxim": lambda channels: MultiAxisGatedMLP(channels, block_size=2),
 }
 
 
@@ -99,7 +107,7 @@ def test_every_tokenizer_goes_through_every_mixer_to_every_head(tokens):
                 assert bool(torch.isfinite(weight.grad).all())
 
 
-@pytest.mark.parametrize("mixer", ["gla", "mamba"])
+@pytest.mark.parametrize("mixer", ["gla", "mamba", "pgn"])
 def test_token_by_token_is_the_whole_sequence(mixer):
     model = TokenModel(1, 8, 5, MIXERS[mixer], num_embeddings=5).double().eval()
     ids = torch.tensor([0, 3, 1, 4, 4, 2])
