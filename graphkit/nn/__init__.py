@@ -79,7 +79,20 @@ from graphkit.nn.models.token_forecaster import TokenForecaster
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
 from graphkit.nn.models.tpgn import TPGN
 from graphkit.nn.models.vig import ConvStem, ViG
-from graphkit.nn.quantize import VectorQuantizer, VQOutput, code_scores, kmeans, uniform_quantize
+from graphkit.nn.quantize import (
+    CodebookLayer,
+    VectorQuantizer,
+    VQOutput,
+    code_scores,
+    codebooks,
+    codebooks_off,
+    codes_blocked,
+    codes_forced,
+    kmeans,
+    uniform_quantize,
+    unwrap_codebooks,
+    wrap_codebooks,
+)
 from graphkit.nn.temporal import (
     NAT,
     APANEncoder,
@@ -128,6 +141,7 @@ __all__ = [
     "CachedConv",
     "ChannelAttentionConv",
     "CodeDistillMLP",
+    "CodebookLayer",
     "CommonRecentNeighbors",
     "CompositeBackbone",
     "CompositeClassifier",
@@ -222,6 +236,10 @@ __all__ = [
     "adjacency_bounds",
     "basis",
     "code_scores",
+    "codebooks",
+    "codebooks_off",
+    "codes_blocked",
+    "codes_forced",
     "composite_connections",
     "composite_loss",
     "contrast_vectors",
@@ -238,5 +256,7 @@ __all__ = [
     "set_temperature",
     "sparsify",
     "uniform_quantize",
+    "unwrap_codebooks",
     "window_norm",
+    "wrap_codebooks",
 ]

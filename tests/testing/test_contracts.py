@@ -21,9 +21,10 @@ from graphkit.nn import (
     LAGCN,
     LAGCNII,
     LASAGE,
-    TPGN,
     SKAN,
+    TPGN,
     CachedConv,
+    CodebookLayer,
     CodeDistillMLP,
     CompositeBackbone,
     CompositeClassifier,
@@ -36,10 +37,12 @@ from graphkit.nn import (
     Genotype,
     GMNLayer,
     GRANDPropagation,
+    GraphForecaster,
     GraphMambaNet,
     GraphSequential,
     GraphTokenizer,
     IntegerMLP,
+    LinearForecast,
     LinkHeuristic,
     LinkPredictor,
     LocallyAugmented,
@@ -52,10 +55,13 @@ from graphkit.nn import (
     PureConv,
     PureGNN,
     RandomWalkFeatures,
+    RepeatForecast,
     SelectableKANLinear,
+    SelectiveSSM,
     SparseLinear,
     StableContrast,
     StagedGNN,
+    TokenForecaster,
     VectorQuantizer,
     low_precision_space,
 )
@@ -222,6 +228,14 @@ TABLE: dict[type, list[Row]] = {
             {"heads": 2, "dead_code_threshold": 0.5, "temperature": 0.5},
             {"metric": "euclidean", "kmeans_init": True},
         )
+    ],
+    CodebookLayer: [
+        (
+            check_layer,
+            lambda options=options: CodebookLayer(8, 5, **options),
+            {**OURS, "call": without_graph, "skip": (*QUANTISED, "wrong_ids")},
+        )
+        for options in ({"k": 2, "groups": 2}, {"loss": "fullaeloss", "metric": "euclidean"})
     ],
     GraphTokenizer: [
         (

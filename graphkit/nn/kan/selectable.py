@@ -321,13 +321,13 @@ class SelectableKANLinear(nn.Module):
         self.phase = phase
         self.phase_number.fill_(PHASES.index(phase))
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any, **kwargs: Any) -> None:
         # A pruned layer has other shapes than a new one.
-        kept = state.get(f"{prefix}kept")
-        pruned = kept is not None and kept.shape == self.kept.shape and bool((kept >= 0).all())
+        kept: Tensor = state_dict.get(f"{prefix}kept", self.kept)
+        pruned = kept.shape == self.kept.shape and bool((kept >= 0).all())
         if pruned and not torch.equal(self.kept.cpu(), kept.cpu()):
             self._restructure(kept)
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.phase = PHASES[int(self.phase_number)]
 
     def extra_repr(self) -> str:

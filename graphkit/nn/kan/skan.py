@@ -48,7 +48,7 @@ class SKAN(nn.Module):
         check_probabilities(dropout=dropout)
         self.in_channels, self.out_channels = widths[0], widths[-1]
         self.layers = nn.ModuleList(SelectableKANLinear(a, b, **options) for a, b in pairwise(widths))
-        made = {"none": lambda _: nn.Identity(), "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm]
+        made: Any = {"none": lambda _: nn.Identity(), "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm]
         self.norms = nn.ModuleList(made(width) for width in widths[:-1])
         self.dropout = nn.Dropout(dropout)
 
@@ -56,7 +56,7 @@ class SKAN(nn.Module):
         """Draw the weights anew."""
         for part in [*self.layers, *self.norms]:
             if not isinstance(part, nn.Identity):
-                part.reset_parameters()  # type: ignore[operator]
+                part.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 0 or x.size(-1) != self.in_channels:

@@ -1,5 +1,14 @@
 """Discrete codes and few bits in place of real numbers."""
 
+from graphkit.nn.quantize.codebook import (
+    CodebookLayer,
+    codebooks,
+    codebooks_off,
+    codes_blocked,
+    codes_forced,
+    unwrap_codebooks,
+    wrap_codebooks,
+)
 from graphkit.nn.quantize.fixed_point import (
     BinaryQuantizer,
     DynamicFixedPointQuantizer,
@@ -28,6 +37,7 @@ from graphkit.nn.quantize.vector import VectorQuantizer, VQOutput, code_scores, 
 __all__ = [
     "BinaryQuantizer",
     "Choice",
+    "CodebookLayer",
     "DynamicFixedPointQuantizer",
     "FixedPointQuantizer",
     "FullPrecision",
@@ -38,6 +48,10 @@ __all__ = [
     "VQOutput",
     "VectorQuantizer",
     "code_scores",
+    "codebooks",
+    "codebooks_off",
+    "codes_blocked",
+    "codes_forced",
     "kmeans",
     "make_quantizer",
     "pack_bits",
@@ -50,4 +64,6 @@ __all__ = [
     "straight_through_sign",
     "uniform_quantize",
     "unpack_bits",
+    "unwrap_codebooks",
+    "wrap_codebooks",
 ]
