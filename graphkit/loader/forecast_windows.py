@@ -53,7 +53,9 @@ class ForecastWindows:
             raise ValueError(f"series must have shape [rows, variables] (got {list(series.shape)})")
         rows, size = series.size(0), seq_len + pred_len
         if rows < size:
-            raise ValueError(f"series must have at least seq_len + pred_len = {size} rows, those of a window (got {rows})")
+            raise ValueError(
+                f"series must have at least seq_len + pred_len = {size} rows, those of a window (got {rows})"
+            )
         if marks is not None and (marks.dim() != 2 or marks.size(0) != rows):
             raise ValueError(f"marks must have shape [{rows}, C], a row for each of series (got {list(marks.shape)})")
         broken = ~torch.isfinite(series).all(1)

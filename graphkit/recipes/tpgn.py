@@ -1,5 +1,5 @@
-"""PGN and TPGN (https://arxiv.org/abs/2409.17703): forecasts of long series, beside other mixers of tokens, a linear map
-and rules without parameters."""
+"""PGN and TPGN (https://arxiv.org/abs/2409.17703): forecasts of long series, beside other mixers of tokens, a linear
+map and rules without parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from graphkit.nn import (
     GNN,
     PGN,
     TPGN,
-    Forecaster,
     GatedLinearAttention,
     GraphForecaster,
     LinearForecast,
@@ -26,6 +25,7 @@ from graphkit.nn import (
     TokenForecaster,
     TokenMixer,
 )
+from graphkit.nn.models.forecaster import Forecaster
 from graphkit.recipes.recipe import Recipe, Reported
 from graphkit.train import Experiment, ForecastingTask
 from graphkit.transforms import CorrelationGraph
@@ -180,8 +180,8 @@ RECIPE = Recipe(
     build=build,
     task="series",
     protocol="standardised by the training rows; mean errors over all windows of a part, in percent of the variance "
-    "(MSE) and the standard deviation (MAE) of the training rows; a seed draws weights and the order of windows; test at "
-    "the epoch of the best validation value, for each metric by itself",
+    "(MSE) and the standard deviation (MAE) of the training rows; a seed draws weights and the order of windows; test "
+    "at the epoch of the best validation value, for each metric by itself",
     headline=("MSE", "MAE"),
     reported={
         ("TPGN", f"ETTh1-OT-{horizon}"): Reported(value, None, "MSE", _PAPER)

@@ -18,8 +18,8 @@ def time_features(t: Tensor, freq: str | None = None) -> Tensor:
 
     Args:
         t: ``[T]`` int64 seconds since 1970, increasing.
-        freq: ``"minute"`` (5 features: minute, hour, weekday, day of the month, day of the year), ``"hour"`` (4, without
-            the minute) or ``"day"`` (3, without the hour); by the median step of ``t`` if None.
+        freq: ``"minute"`` (5 features: minute, hour, weekday, day of the month, day of the year), ``"hour"`` (4,
+            without the minute) or ``"day"`` (3, without the hour); by the median step of ``t`` if None.
 
     Returns:
         ``[T, C]`` float32.

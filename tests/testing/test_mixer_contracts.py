@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import graphkit.nn
 from graphkit.nn import (
+    PGN,
     AxisGatedMLP,
     BiGatedLinearAttention,
     BiMamba,
@@ -24,8 +25,8 @@ from graphkit.nn import (
     MultiAxisGatedMLP,
     NeighborDepthwiseConv,
     NiNBlock,
-    SelectableKANConv2d,
     Recurrent,
+    SelectableKANConv2d,
     SelectiveSSM,
     SelfAttention,
     TokenMixer,

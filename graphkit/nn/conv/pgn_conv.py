@@ -17,8 +17,8 @@ class PGNConv(nn.Module):
     .. math:: H_i = b + \sum_{j \to i} W_{\mathrm{lag}(j, i)} z_j
 
     and then the gate of :class:`~graphkit.nn.mixer.pgn.GatedHistory`. On :func:`lag_edges` it is
-    :class:`~graphkit.nn.PGN` with the same weights. O(N window in_channels channels + E in_channels) time; ``[N,
-    window, in_channels]`` numbers are stored.
+    :class:`~graphkit.nn.PGN` with the same weights. O(N window in_channels channels + E in_channels) time, and
+    N window in_channels numbers are stored.
 
     Args:
         in_channels: width of a node.
@@ -26,8 +26,8 @@ class PGNConv(nn.Module):
         window: lags are from 1 to so many.
 
     Shapes:
-        - **input:** ``x`` ``[N, in_channels]``, ``edge_index`` ``[2, E]`` source to target, ``lag`` ``[E]`` int64 (all 1
-          if None)
+        - **input:** ``x`` ``[N, in_channels]``, ``edge_index`` ``[2, E]`` source to target, ``lag`` ``[E]`` int64 (all
+          1 if None)
         - **output:** ``[N, channels]``
 
     Raises:

@@ -10,6 +10,9 @@ from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_int
 
+# Rows up to which a dense matrix is quicker than a convolution.
+_FEW = 32
+
 
 class GatedHistory(nn.Module):
     r"""What :class:`PGN`, :class:`~graphkit.nn.PGNConv` and :class:`~graphkit.nn.TPGN` share: a linear map of the rows
@@ -59,15 +62,27 @@ class GatedHistory(nn.Module):
             nn.init.uniform_(bias, -(inputs**-0.5), inputs**-0.5)
 
     def history(self, z: Tensor) -> Tensor:
-        """H of every row: a convolution of rows with zeros before them, without the last row."""
-        groups, sequences, rows, width = z.shape
-        reach = min(self.window, rows - 1)
-        if reach == 0:
+        """H of every row.
+
+        Of few rows, or with several groups, by one matrix from all rows to all rows, zero where a row is not before;
+        otherwise by a convolution of the rows with zeros before them.
+        """
+        groups, sequences, rows, _ = z.shape
+        if rows == 1:
             return self.history_bias[:, None, None].expand(groups, sequences, rows, self.channels)
-        before = z[:, :, :-1].permute(1, 0, 3, 2).reshape(sequences, groups * width, rows - 1)
-        weight = self.history_weight[..., self.window - reach :].flatten(0, 1)
-        found = F.conv1d(F.pad(before, (reach, 0)), weight, self.history_bias.flatten(), groups=groups)
-        return found.view(sequences, groups, self.channels, rows).permute(1, 0, 3, 2)
+        before = z[:, :, :-1]
+        if groups > 1 or rows <= _FEW:
+            place = torch.arange(rows, device=z.device)
+            lag = place - place[:-1, None]
+            taps = self.history_weight.permute(0, 3, 2, 1)[:, (self.window - lag).clamp(0, self.window - 1)]
+            inside = (lag >= 1) & (lag <= self.window)
+            matrix = (taps * inside[..., None, None]).transpose(2, 3).flatten(3).flatten(1, 2)
+            found = torch.bmm(before.flatten(2), matrix).view(groups, sequences, rows, self.channels)
+            return found + self.history_bias[:, None, None]
+        reach = min(self.window, rows - 1)
+        columns = F.pad(before[0].transpose(1, 2), (reach, 0))
+        weight = self.history_weight[0, ..., self.window - reach :]
+        return F.conv1d(columns, weight, self.history_bias[0]).transpose(1, 2)[None]
 
     def gated(self, z: Tensor, history: Tensor) -> Tensor:
         """y ``[groups, M, channels]`` of z ``[groups, M, in_channels]`` and H ``[groups, M, channels]``."""
@@ -83,9 +98,7 @@ class GatedHistory(nn.Module):
         return self.gated(z.flatten(1, 2), history.flatten(1, 2)).view(history.shape)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.channels}, window={self.window}, groups={self.groups})"
-        )
+        return f"{type(self).__name__}({self.in_channels}, {self.channels}, window={self.window}, groups={self.groups})"
 
 
 class PGN(TokenMixer):
@@ -118,7 +131,10 @@ class PGN(TokenMixer):
 
     def __init__(self, in_channels: int, channels: int, window: int, period: int = 1) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = check_int(in_channels, "in_channels", 1), check_int(channels, "channels", 1)
+        self.in_channels, self.out_channels = (
+            check_int(in_channels, "in_channels", 1),
+            check_int(channels, "channels", 1),
+        )
         self.window, self.period = check_int(window, "window", 1), check_int(period, "period", 1)
         self.cell = GatedHistory(in_channels, channels, window)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from graphkit.utils.checks import check_int
@@ -65,13 +64,13 @@ class Forecaster(nn.Module):
 
 def window_norm(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
     r"""A window ``[B, L, V]`` standardised by itself: :math:`(x - \mu) / \sqrt{\sigma^2 + \epsilon}` for each variable,
-    and what undoes it: mean and root, ``[B, 1, V]`` each. The mean carries no gradient.
+    and what undoes it: mean and root, ``[B, 1, V]`` each.
 
     Example:
         >>> window_norm(torch.tensor([[[1.0], [3.0]]]))[0].flatten().round(decimals=2)
         tensor([-1.,  1.])
     """
-    mean = x.mean(1, keepdim=True).detach()
+    mean = x.mean(1, keepdim=True)
     root = (x.var(1, keepdim=True, correction=0) + eps).sqrt()
     return (x - mean) / root, mean, root
 

@@ -16,8 +16,8 @@ class GraphForecaster(Forecaster):
     .. math:: \hat y_v = f(x_v) + \sigma_v \, \mathrm{GNN}\left(\left[\frac{x - \mu}{\sigma} \Big\| \frac{f(x) -
               \mu}{\sigma}\right], G\right)_v
 
-    with mean and deviation of each variable's own window. The windows of a batch are copies of one graph G without edges
-    between them; O(B E) edges.
+    with mean and deviation of each variable's own window. The windows of a batch are copies of one graph G without
+    edges between them; O(B E) edges.
 
     Args:
         forecaster: f, from L to T rows.

@@ -14,7 +14,7 @@ from graphkit.utils.checks import check_int
 
 
 class TokenForecaster(Forecaster):
-    """Stretches of each variable are tokens, a :class:`~graphkit.nn.TokenModel` reads them, and the last token forecasts.
+    """Stretches of each variable are tokens, a :class:`~graphkit.nn.TokenModel` reads them, the last token forecasts.
 
     Each variable is a sequence of its own, with the same weights for all, as in `"A Time Series is Worth 64 Words:
     Long-term Forecasting with Transformers" <https://arxiv.org/abs/2211.14730>`_. Windows are standardised by

@@ -23,10 +23,9 @@ class ForecastingTask(Task):
     Efficient Transformer for Long Sequence Time-Series Forecasting" <https://arxiv.org/abs/2012.07436>`_.
 
     Each variable is standardised by mean and standard deviation of the training rows. The loss is the mean squared
-    error of a batch of windows. The metrics ``"MSE"`` and ``"MAE"`` are means over all windows, steps and variables of a
-    part, also of the windows that fill no batch, in percent: of the variance and of the standard deviation of the
-    training rows. The 0.106 of a paper is 10.6 here. Windows of validation and test may read rows before the border, and
-    forecast none.
+    error of a batch of windows. The metrics ``"MSE"`` and ``"MAE"`` are means over all windows, steps and variables of
+    a part, in percent: of the variance and of the standard deviation of the training rows. The 0.106 of a paper is 10.6
+    here. Windows of validation and test may read rows before the border, and forecast none.
 
     A model is called as ``model(x, marks)`` with ``x`` ``[B, L, V]`` and ``marks`` ``[B, L, C]``, or as
     ``model(x, marks, graph)`` if it has the attribute ``takes_graph``, and returns ``[B, T, V]``; the graph is that of
@@ -117,7 +116,9 @@ class ForecastingTask(Task):
             ValueError: the data has none.
         """
         if self.edge_index is None:
-            raise ValueError("data must have edge_index among its variables for a model of graphs; see CorrelationGraph")
+            raise ValueError(
+                "data must have edge_index among its variables for a model of graphs; see CorrelationGraph"
+            )
         if self._graph is None:
             self._graph = NeighborIndex(self.edge_index.flip(0), self.num_variables)
         return self._graph
@@ -186,7 +187,10 @@ class ForecastingTask(Task):
         )
         return {
             "steps_ahead": steps,
-            **{name: [round(100 * value, 4) for value in part] for name, part in zip(("MSE", "MAE"), errors, strict=True)},
+            **{
+                name: [round(100 * value, 4) for value in part]
+                for name, part in zip(("MSE", "MAE"), errors, strict=True)
+            },
         }
 
     def to(self, device: torch.device | str) -> ForecastingTask:
