@@ -88,8 +88,7 @@ class PathGraphs:
 
     A piece is a random node and the nodes that can be reached from it over the shortest ways, in random order, with all
     edges among them. An edge is as long as its ends are apart, so that hardly ever two paths are equally short. The
-    ends are drawn among pairs that are not neighbours, if there are any. O(n E log n) once, and O(E log n) a piece of n
-    nodes and E edges.
+    ends are drawn among pairs that are not neighbours, if there are any. O(E log n) once for each centre.
 
     Args:
         graph: a graph with ``pos`` ``[n, D]`` and ``edge_index`` in both directions.
@@ -115,14 +114,19 @@ class PathGraphs:
         self._whole = csr_array((length, (src, dst)), shape=(len(self._pos),) * 2)
         if len(self._pos) < num_nodes:
             raise ValueError(f"graph must have at least num_nodes={num_nodes} nodes (got {len(self._pos)})")
-        parts = []
-        for centres in np.array_split(np.arange(len(self._pos)), -(-len(self._pos) // 256)):
-            away = dijkstra(self._whole, indices=centres)
-            near = np.argpartition(away, num_nodes - 1, axis=1)[:, :num_nodes]
+        self._near = np.full((len(self._pos), num_nodes), -1)  # found when first asked for
+
+    def _around(self, centres: np.ndarray) -> np.ndarray:
+        new = centres[self._near[centres, 0] < 0]
+        for part in np.array_split(new, -(-len(new) // 256)) if len(new) else ():
+            away = dijkstra(self._whole, indices=part)
+            near = np.argpartition(away, self.num_nodes - 1, axis=1)[:, : self.num_nodes]
             if not np.isfinite(np.take_along_axis(away, near, 1)).all():
-                raise ValueError(f"every node must have num_nodes={num_nodes} nodes around it (got one that has not)")
-            parts.append(near)
-        self._near = np.concatenate(parts)
+                raise ValueError(
+                    f"every node must have num_nodes={self.num_nodes} nodes around it (got one that has not)"
+                )
+            self._near[part] = near
+        return self._near[centres]
 
     def __call__(self, num_graphs: int, seed: int = 0, train: bool = False) -> Data:
         """Pieces around nodes of which every fifth is kept for validation and test, where ``train`` is False.
@@ -135,14 +139,16 @@ class PathGraphs:
         rng = np.random.default_rng(check_int(seed, "seed", 0))
         allowed = np.flatnonzero((np.arange(len(self._near)) % 5 != 0) == train)
         xs, edges, targets = [], [], []
-        for number, centre in enumerate(rng.choice(allowed, num_graphs)):
-            chosen = rng.permutation(self._near[centre])
-            piece = self._whole[chosen][:, chosen].tocoo()
-            distance, before = dijkstra(piece.tocsr(), return_predecessors=True)
+        centres, which = np.unique(rng.choice(allowed, num_graphs), return_inverse=True)
+        place_of = np.full(len(self._pos), -1)
+        for number, near in enumerate(self._around(centres)[which]):
+            chosen = rng.permutation(near)
+            src, dst, length = self._piece(chosen, place_of)
+            distance, before = dijkstra(csr_array((length, (src, dst))), return_predecessors=True)
             reached = np.isfinite(distance)
             np.fill_diagonal(reached, False)
             far = reached.copy()
-            far[piece.row, piece.col] = False
+            far[src, dst] = False
             pairs = np.argwhere(far if far.any() else reached)
             first, last = pairs[rng.integers(len(pairs))]
             path = [last]
@@ -153,10 +159,20 @@ class PathGraphs:
             mark = np.zeros((self.num_nodes, 2))
             mark[first, 0] = mark[last, 1] = 1
             xs.append(np.concatenate([place / np.abs(place).max(), mark], axis=1))
-            edges.append(np.stack([piece.row, piece.col]) + number * self.num_nodes)
+            edges.append(np.stack([src, dst]) + number * self.num_nodes)
         out = _packed(xs, targets)
         out.edge_index = torch.from_numpy(np.concatenate(edges, axis=1).astype(np.int64))
         return out
+
+    def _piece(self, chosen: np.ndarray, place_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Edges among chosen nodes, by their places, and lengths. ``place_of`` is -1 everywhere, before and after."""
+        place_of[chosen] = np.arange(len(chosen))
+        ptr = self._whole.indptr
+        edge = np.concatenate([np.arange(ptr[node], ptr[node + 1]) for node in chosen])
+        src = np.repeat(np.arange(len(chosen)), ptr[chosen + 1] - ptr[chosen])
+        dst = place_of[self._whole.indices[edge]]
+        place_of[chosen] = -1
+        return src[dst >= 0], dst[dst >= 0], self._whole.data[edge[dst >= 0]]
 
 
 def _drawn(
@@ -324,7 +340,10 @@ def _two_opt(distance, tour):  # pragma: no cover - compiled
             for j in range(i + 2, n):
                 a, b, c, d = tour[i], tour[i + 1], tour[j], tour[(j + 1) % n]
                 if distance[a, c] + distance[b, d] < distance[a, b] + distance[c, d] - 1e-12:
-                    tour[i + 1 : j + 1] = tour[i + 1 : j + 1][::-1].copy()
+                    low, high = i + 1, j
+                    while low < high:
+                        tour[low], tour[high] = tour[high], tour[low]
+                        low, high = low + 1, high - 1
                     better = True
     return tour
 
