@@ -1,4 +1,4 @@
-"""Node encoder, mean over each graph, head: one vector a graph."""
+"""Node encoder, readout of each graph, head: one vector a graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch_geometric.nn import GIN
 from torch_geometric.utils import scatter
 
 from graphkit.ops import NeighborIndex
+from graphkit.utils.checks import check_choice
 
 STRUCTURE = 10  # width of structural_features
 
@@ -25,16 +26,21 @@ def structural_features(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 class GraphEncoder(nn.Module):
-    """Vectors of graphs: node vectors, their mean over each graph, and a head.
+    """Vectors of graphs: node vectors, their mean (or another readout) over each graph, and a head.
 
     Args:
         encoder: any module called as ``encoder(x, edge_index)``, or as ``encoder(x, index)`` with a
             :class:`~graphkit.ops.NeighborIndex` if it has ``takes_index``; such as :func:`gin_encoder`.
-        head: maps the means ``[G, H]`` to the output; the means themselves if None.
+        head: maps the graphs' vectors ``[G, H]`` to the output; the vectors themselves if None.
+        readout: ``"mean"``, ``"sum"``, ``"max"``, or ``"first"`` for what the first node of each graph, which must have
+            one, knows.
 
     Shapes:
         - **input:** ``x`` ``[N, F]`` or None (degrees then), ``edge_index`` ``[2, E]``, ``batch`` ``[N]``
         - **output:** ``[G, C]``
+
+    Raises:
+        ValueError: an unknown readout.
 
     Example:
         >>> model = GraphEncoder(gin_encoder(16, 2), nn.Linear(16, 3))
@@ -42,9 +48,10 @@ class GraphEncoder(nn.Module):
         torch.Size([2, 3])
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Module | None = None) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module | None = None, readout: str = "mean") -> None:
         super().__init__()
         self.encoder = encoder
+        self.readout = check_choice(readout, "readout", ("mean", "sum", "max", "first"))
         self.head = nn.Identity() if head is None else head
 
     def forward(self, x: Tensor | None, edge_index: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
@@ -55,7 +62,10 @@ class GraphEncoder(nn.Module):
             if getattr(self.encoder, "takes_index", False)
             else edge_index
         )
-        return self.head(scatter(self.encoder(x, graph), batch, 0, num_graphs, reduce="mean"))
+        h = self.encoder(x, graph)
+        if self.readout == "first":
+            return self.head(h[torch.searchsorted(batch, torch.arange(num_graphs, device=batch.device))])
+        return self.head(scatter(h, batch, 0, num_graphs, reduce=self.readout))
 
 
 def gin_encoder(hidden: int = 32, num_layers: int = 3, in_channels: int = STRUCTURE) -> GIN:
