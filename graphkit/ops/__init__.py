@@ -24,6 +24,7 @@ from graphkit.ops.sample import (
 )
 from graphkit.ops.scan import gla_scan, linear_scan, selective_scan, ssd_scan
 from graphkit.ops.similarity import most_similar, pair_cosine
+from graphkit.ops.spiking import lif_scan, spike, surrogate_slope
 from graphkit.ops.spmm import spmm
 from graphkit.ops.tokens import TokenLayout
 from graphkit.ops.walk import neighborhood_walks, random_walk, visited_sets
@@ -45,6 +46,7 @@ __all__ = [
     "dropout",
     "edge_reconstruction_loss",
     "gla_scan",
+    "lif_scan",
     "linear_relaxation",
     "linear_scan",
     "most_similar",
@@ -58,8 +60,10 @@ __all__ = [
     "sample_subgraph",
     "sampling_graph",
     "selective_scan",
+    "spike",
     "spmm",
     "ssd_scan",
+    "surrogate_slope",
     "to_csr",
     "visited_sets",
     "wkv_scan",
