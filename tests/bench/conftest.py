@@ -1,10 +1,17 @@
-"""A small record without training."""
+"""A small record without training; the benchmark scripts, imported and run."""
 
 from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
 
 import pytest
 
 from graphkit.bench.records import Record, Row
+from graphkit.bench.report import load_benchmarks
+from graphkit.bench.scripts import FOLDER
 
 
 @pytest.fixture
@@ -34,3 +41,27 @@ def record() -> Record:
         hardware="a processor, 1 threads",
         note="a quiet machine",
     )
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """Imports a script, as another script does."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def rows_of(scripts, monkeypatch, tmp_path):
+    """Runs a script with arguments; the rows of its record, which the report must be able to read."""
+
+    def run(name: str, *arguments: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", [name, *arguments, "--out", str(tmp_path)])
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+        assert [benchmark.name for benchmark in load_benchmarks(tmp_path)] == [name]
+        return json.loads((tmp_path / f"{name}.json").read_text())["rows"]
+
+    return run

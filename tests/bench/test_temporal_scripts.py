@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import runpy
 import sys
@@ -11,35 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from graphkit.bench.report import load_benchmarks
 from graphkit.bench.scripts import FOLDER
 from graphkit.datasets import EventStream
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no checkout")
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """Imports a script, as another script does."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def rows_of(scripts, monkeypatch, tmp_path):
-    """Runs a script with arguments; the rows of its record, which the report must be able to read."""
-
-    def run(name: str, *arguments: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", [name, *arguments, "--out", str(tmp_path)])
-        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
-        assert [benchmark.name for benchmark in load_benchmarks(tmp_path)] == [name]
-        return json.loads((tmp_path / f"{name}.json").read_text())["rows"]
-
-    return run
 
 
 def stream_of(events: int, nodes: int = 30) -> EventStream:
@@ -66,6 +40,22 @@ def test_temporal_epoch(rows_of, monkeypatch, capsys):
     }
     for row in rows:
         assert row["ratio"] == pytest.approx(row["ours_events_s"] / row["peer_events_s"])
+
+
+def test_pres_epoch(rows_of, monkeypatch, tmp_path):
+    monkeypatch.setattr("graphkit.datasets.load", lambda _: SimpleNamespace(data=stream_of(600)))
+    record = [
+        {"model": f"{model}@{size}", "metric": "AP", "split": "test", "mean": 80.0, "std": 1.0}
+        for model in ("TGN", "TGN+PRES")
+        for size in (200, 400, 800)
+    ]
+    results = tmp_path / "pres"
+    results.mkdir()
+    (results / "uci.json").write_text(json.dumps({"dataset": "uci", "rows": record}))
+    rows = rows_of("pres_epoch", "--events", "400", "--repeats", "1", "--results", str(results))
+    assert [row["peer"] for row in rows] == ["TGN@200"] * 4 + ["TGN+PRES@200"] * 4
+    assert rows[0]["ratio"] == rows[4]["ratio"] == 1
+    assert (tmp_path / "pres_epoch.png").stat().st_size > 0
 
 
 def test_released_formulation_is_checked(scripts, monkeypatch):
