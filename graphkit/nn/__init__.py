@@ -11,6 +11,7 @@ from graphkit.nn.conv import (
     propagate,
     sparsify,
 )
+from graphkit.nn.conv.hopfield_conv import HopfieldConv
 from graphkit.nn.conv.pgn_conv import PGNConv, lag_edges
 from graphkit.nn.decoder import AdditivePointer, DotDecoder, NCNCDecoder, NCNDecoder, PointerNetwork, pointing_loss
 from graphkit.nn.dropout import StochasticDepth
@@ -42,8 +43,11 @@ from graphkit.nn.mixer import (
     NeighborDepthwiseConv,
     NiNBlock,
     Recurrent,
+    RWKVChannelMix,
+    RWKVTimeMix,
     SelectiveSSM,
     SelfAttention,
+    SpikeGPTBlock,
     TokenMixer,
     TokenMixingGate,
 )
@@ -75,6 +79,7 @@ from graphkit.nn.models.neighbor_cvae import NeighborCVAE
 from graphkit.nn.models.neighborhood_encoders import RandomWalkFeatures
 from graphkit.nn.models.ngram import NGram
 from graphkit.nn.models.ninformer import NiNformer
+from graphkit.nn.models.spikegpt import SpikeGPT
 from graphkit.nn.models.token_forecaster import TokenForecaster
 from graphkit.nn.models.token_model import SwiGLU, TokenModel
 from graphkit.nn.models.tpgn import TPGN
@@ -93,6 +98,7 @@ from graphkit.nn.quantize import (
     unwrap_codebooks,
     wrap_codebooks,
 )
+from graphkit.nn.spiking import LIF, Binarize, SpikeMeter
 from graphkit.nn.temporal import (
     NAT,
     APANEncoder,
@@ -126,6 +132,7 @@ __all__ = [
     "LAGCN",
     "LAGCNII",
     "LASAGE",
+    "LIF",
     "MAXIM",
     "NAT",
     "PGN",
@@ -138,6 +145,7 @@ __all__ = [
     "AxisGatedMLP",
     "BiGatedLinearAttention",
     "BiMamba",
+    "Binarize",
     "CachedConv",
     "ChannelAttentionConv",
     "CodeDistillMLP",
@@ -162,12 +170,12 @@ __all__ = [
     "GatedPositionalAttention",
     "Genotype",
     "GraphForecaster",
-    "GraphForecaster",
     "GraphMambaNet",
     "GraphSequential",
     "GraphTokenizer",
     "GridDepthwiseConv",
     "Hopfield",
+    "HopfieldConv",
     "HopfieldMemory",
     "HopfieldPooling",
     "IntegerMLP",
@@ -200,13 +208,11 @@ __all__ = [
     "PredictCorrectFilter",
     "PureConv",
     "PureGNN",
+    "RWKVChannelMix",
+    "RWKVTimeMix",
     "RandomWalkFeatures",
     "Recency",
     "Recurrent",
-    "Recurrent",
-    "Recurrent",
-    "RepeatForecast",
-    "RepeatForecast",
     "RepeatForecast",
     "RestorationStack",
     "SelectableKANConv2d",
@@ -214,6 +220,9 @@ __all__ = [
     "SelectiveSSM",
     "SelfAttention",
     "SparseLinear",
+    "SpikeGPT",
+    "SpikeGPTBlock",
+    "SpikeMeter",
     "StableContrast",
     "StagedGNN",
     "StochasticDepth",
@@ -260,7 +269,6 @@ __all__ = [
     "sparsify",
     "uniform_quantize",
     "unwrap_codebooks",
-    "window_norm",
     "window_norm",
     "wrap_codebooks",
 ]

@@ -7,6 +7,7 @@ from graphkit.nn.mixer.mamba import BiMamba, SelectiveSSM
 from graphkit.nn.mixer.maxim import AxisGatedMLP, CrossGating, MultiAxisGatedMLP
 from graphkit.nn.mixer.pgn import PGN, GatedHistory
 from graphkit.nn.mixer.recurrent import Recurrent
+from graphkit.nn.mixer.spikegpt import RWKVChannelMix, RWKVTimeMix, SpikeGPTBlock
 from graphkit.nn.mixer.token_mixer import MeanMixer, TokenMixer
 from graphkit.nn.mixer.token_mlp import MixerBlock, NiNBlock, TokenMixingGate
 from graphkit.nn.mixer.vig import BiGatedLinearAttention, GridDepthwiseConv, NeighborDepthwiseConv
@@ -29,9 +30,12 @@ __all__ = [
     "MultiAxisGatedMLP",
     "NeighborDepthwiseConv",
     "NiNBlock",
+    "RWKVChannelMix",
+    "RWKVTimeMix",
     "Recurrent",
     "SelectiveSSM",
     "SelfAttention",
+    "SpikeGPTBlock",
     "TokenMixer",
     "TokenMixingGate",
 ]

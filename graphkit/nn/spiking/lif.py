@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons as a layer."""
+"""Spiking neurons as layers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphkit.ops.spiking import RESETS, SURROGATES, lif_scan
+from graphkit.ops.spiking import RESETS, SURROGATES, lif_scan, spike
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_range
+
+
+class Binarize(nn.Module):
+    """1 where the input is not negative, 0 elsewhere, with the gradient of a surrogate: neurons without a memory.
+
+    Args:
+        surrogate: slope of a spike in gradients, see :func:`graphkit.ops.surrogate_slope`.
+        alpha: sharpness of the surrogate; its own if None.
+
+    Shapes:
+        - **input:** of any shape
+        - **output:** the same
+
+    Raises:
+        ValueError: an unknown surrogate.
+
+    Example:
+        >>> Binarize()(torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([0., 1., 1.])
+    """
+
+    def __init__(self, surrogate: str = "atan", alpha: float | None = None) -> None:
+        super().__init__()
+        self.surrogate, self.alpha = check_choice(surrogate, "surrogate", SURROGATES), alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spike(x, self.surrogate, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"surrogate={self.surrogate!r}"
 
 
 class LIF(nn.Module):

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphkit.nn.spiking.lif import LIF
+from graphkit.nn.spiking.lif import LIF, Binarize
 
 
 class SpikeMeter:
-    """Counts the spikes of all :class:`LIF` layers of a network while it is active.
+    """Counts the spikes of all :class:`LIF` and :class:`Binarize` layers of a network while it is active.
 
     Args:
         model: the network.
 
     Raises:
-        ValueError: there is no :class:`LIF` in it.
+        ValueError: there is none in it.
 
     Example:
         >>> layer = LIF()
@@ -28,9 +28,9 @@ class SpikeMeter:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = {name: part for name, part in model.named_modules() if isinstance(part, LIF)}
+        self._layers = {name: part for name, part in model.named_modules() if isinstance(part, (LIF, Binarize))}
         if not self._layers:
-            raise ValueError(f"model must have a LIF layer (got {type(model).__name__} without one)")
+            raise ValueError(f"model must have layers of spiking neurons (got {type(model).__name__} without any)")
         self._spikes: dict[str, Tensor] = {}
         self._chances: dict[str, int] = {}
         self._hooks: list[Any] = []
