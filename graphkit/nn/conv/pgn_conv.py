@@ -62,7 +62,7 @@ class PGNConv(nn.Module):
         slots = x.new_zeros(x.size(0) * self.window, self.in_channels)
         slots = slots.index_add(0, target * self.window + (self.window - lag), x[source])
         weight = self.cell.history_weight[0].permute(2, 1, 0).reshape(-1, self.channels)
-        history = torch.addmm(self.cell.history_bias[0], slots.view(x.size(0), -1), weight)
+        history = torch.addmm(self.cell.history_bias[0], slots.view(x.size(0), weight.size(0)), weight)
         return self.cell.gated(x[None], history[None])[0]
 
     def __repr__(self) -> str:
