@@ -23,6 +23,7 @@ from graphkit.nn import (
     LASAGE,
     SKAN,
     TPGN,
+    AdditivePointer,
     CachedConv,
     CodebookLayer,
     CodeDistillMLP,
@@ -41,6 +42,7 @@ from graphkit.nn import (
     GraphMambaNet,
     GraphSequential,
     GraphTokenizer,
+    HopfieldConv,
     IntegerMLP,
     LinearForecast,
     LinkHeuristic,
@@ -156,6 +158,26 @@ NO_FEATURES = {"skip": ("dtype", "gradients", "gradcheck", "nan_stays_local")}
 QUANTISED = ("gradcheck", "nan_stays_local")
 FORECAST = {"strict_errors": True, "in_channels": 8, "call": series_of_nodes}
 TABLE: dict[type, list[Row]] = {
+    HopfieldConv: [
+        (check_layer, lambda: HopfieldConv(8, 5, 3, heads=2), {"strict_errors": True}),
+        (
+            check_layer,
+            lambda: HopfieldConv(8, 5, 3, heads=2, beta=[0.5, 2.0], steps=2, dropout=0.3),
+            {"strict_errors": True},
+        ),
+    ],
+    # Each node compares with itself alone: it is told nothing of graphs.
+    AdditivePointer: [
+        (
+            check_layer,
+            lambda: AdditivePointer(8, 8, 4),
+            {
+                "call": lambda module, x, edge_index: module(x[:, None], x[:, None]).flatten(1),
+                "set_semantics": True,
+                "skip": ("wrong_ids",),
+            },
+        )
+    ],
     PGNConv: [(check_layer, lambda: PGNConv(8, 5, window=3), {"strict_errors": True})],
     **{
         kind: [(check_layer, make, {**FORECAST, "skip": ("wrong_ids",)})]
@@ -420,7 +442,9 @@ PUBLIC = {
     if inspect.isclass(value := getattr(graphkit.nn, name))
     and issubclass(value, nn.Module)
     and not getattr(value, "takes_tokens", False)
-    and not value.__module__.startswith(("graphkit.nn.temporal", "graphkit.nn.mixer", "graphkit.nn.models.token_model"))
+    and not value.__module__.startswith(
+        ("graphkit.nn.temporal", "graphkit.nn.spiking", "graphkit.nn.mixer", "graphkit.nn.models.token_model")
+    )
     and not value.__module__.startswith("graphkit.nn.models.maxim")  # networks of images
 }
 

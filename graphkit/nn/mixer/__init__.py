@@ -2,6 +2,7 @@
 
 from graphkit.nn.mixer.attention import GatedPositionalAttention, SelfAttention
 from graphkit.nn.mixer.gla import GatedLinearAttention
+from graphkit.nn.mixer.gla_window import GLAWindowConv
 from graphkit.nn.mixer.hopfield import Hopfield, HopfieldMemory, HopfieldPooling
 from graphkit.nn.mixer.mamba import BiMamba, SelectiveSSM
 from graphkit.nn.mixer.maxim import AxisGatedMLP, CrossGating, MultiAxisGatedMLP
@@ -18,6 +19,7 @@ __all__ = [
     "BiGatedLinearAttention",
     "BiMamba",
     "CrossGating",
+    "GLAWindowConv",
     "GatedHistory",
     "GatedLinearAttention",
     "GatedPositionalAttention",

@@ -47,8 +47,8 @@ class LIF(nn.Module):
 
     .. math:: h_t = v_{t-1} + (x_t - v_{t-1}) / \tau, \qquad s_t = [h_t \ge \theta]
 
-    and the membrane v is reset by a spike. It keeps nothing between calls: membranes begin at 0 in each sequence. O(N F);
-    one number a token and neuron is stored for the gradient.
+    and the membrane v is reset by a spike. It keeps nothing between calls: membranes begin at 0 in each sequence. O(N
+    F); one number a token and neuron is stored for the gradient.
 
     Args:
         tau: time constant :math:`\tau` of the membrane, 1 or more; 1 forgets at once.
