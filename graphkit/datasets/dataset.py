@@ -65,6 +65,9 @@ PROTOCOLS = {
     ),
     "sequences": Protocol("token", "12,800 sequences for training, 1,280 for validation and 1,280 for the test"),
     "position": Protocol("text", "the first 80 % of the text for training, then 10 %, then 10 %"),
+    "points": Protocol(
+        "regression", "half of the points for training, a quarter each for validation and test; by seed"
+    ),
     "triples": Protocol("link", "the published training, validation and test triples, as ids of edges"),
     "series-60-20-20": Protocol("series", "the first 60 % of the rows for training, then 20 %, then 20 %"),
     "series-months": Protocol("series", "the first 12 months of 30 days for training, then 4, then 4"),

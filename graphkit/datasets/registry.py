@@ -16,6 +16,7 @@ from graphkit.datasets.cache import cached
 from graphkit.datasets.dataset import Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.events import EventStream
+from graphkit.datasets.functions import FUNCTIONS, function_points
 from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pointing import PROBLEMS, pointing_problem
@@ -24,6 +25,7 @@ from graphkit.datasets.recall import SEQUENCE_TASKS
 from graphkit.datasets.ring_transfer import ring_transfer
 from graphkit.datasets.series import hourly_flights, read_series
 from graphkit.datasets.splits import IndexSplit, mask_split, per_class_split
+from graphkit.datasets.state_machine import state_machine_text
 from graphkit.datasets.synthetic import graphon_domains, triadic_closure_stream
 from graphkit.datasets.text import help_topics, position_split, read_text
 from graphkit.datasets.tgb import TGB, load_tgb
@@ -194,6 +196,20 @@ def _text(facts: DatasetInfo, root: Path) -> Dataset:
     if facts.folder and not path.is_file():
         raise FileNotFoundError(f"{facts.name} is not on disk: put it at {path}; it comes from {facts.source}")
     data = read_text(path) if facts.folder else help_topics()
+    return Dataset(facts, data=data, splitters={"position": lambda seed: position_split(data.num_nodes)})
+
+
+def _points(facts: DatasetInfo, root: Path) -> Dataset:
+    def split(seed: int) -> IndexSplit:
+        order = torch.randperm(int(facts.nodes), generator=torch.Generator().manual_seed(seed))
+        half, quarter = int(facts.nodes) // 2, int(facts.nodes) // 4
+        return IndexSplit(*order.split([half, quarter, len(order) - half - quarter]))
+
+    return Dataset(facts, data=function_points(facts.name, int(facts.nodes)), splitters={"points": split})
+
+
+def _state_machine(facts: DatasetInfo, root: Path) -> Dataset:
+    data = state_machine_text()
     return Dataset(facts, data=data, splitters={"position": lambda seed: position_split(data.num_nodes)})
 
 
@@ -450,6 +466,25 @@ for _name, _length, _classes in (("reset-majority", 48, 2), ("associative-recall
         source="drawn at random",
         origin="built",
     )
+for _name in FUNCTIONS:
+    _register(
+        _points,
+        (_name, "", 2000, 0, 2, 0),
+        metric="relative RMSE",
+        protocols=("points",),
+        licence="MIT",
+        source="a formula",
+        origin="built",
+    )
+_register(
+    _state_machine,
+    ("state-machine", "", 150000, 149999, 0, 11),
+    metric="bits per character",
+    protocols=("position",),
+    licence="MIT",
+    source="drawn at random; a walk through 100 states of 10 next states each",
+    origin="built",
+)
 _register(
     _text,
     ("help-topics", "", 464970, 464969, 0, 103),

@@ -34,10 +34,19 @@ def test_available_lists_facts_without_reading_anything(tmp_path):
             "nycflights-hourly",
             "digit_images",
         ),
-        *("reset-majority", "associative-recall", "help-topics"),
+        *(
+            "reset-majority",
+            "associative-recall",
+            "help-topics",
+            "state-machine",
+            "fit-exp",
+            "fit-product",
+            "fit-wave",
+            "fit-bump",
+        ),
     }
     for facts, _ in listed:
-        assert facts.task in ("node", "link", "graph", "temporal", "series", "token", "text")
+        assert facts.task in ("node", "link", "graph", "temporal", "series", "token", "text", "regression")
         assert facts.origin in ("shipped", "built", "file", "pyg", "ogb")
         assert set(facts.protocols) <= set(PROTOCOLS)
         assert facts.protocol
@@ -45,7 +54,7 @@ def test_available_lists_facts_without_reading_anything(tmp_path):
         assert facts.licence
         assert facts.source
         assert facts.nodes > 0
-        assert facts.edges > 0
+        assert facts.edges > 0 or facts.task == "regression"  # points of a function have no edges
     folder = tmp_path / "planetoid" / "Cora" / "raw"
     folder.mkdir(parents=True)
     assert ("Cora", False) in [(facts.name, on_disk) for facts, on_disk in available(tmp_path)]
