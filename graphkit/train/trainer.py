@@ -269,15 +269,12 @@ class Trainer:
         valid = self._scores(model, task, "valid")
         row.update({f"valid/{name}": value for name, value in valid.items()})
         row.update(task.observe(model))
+        sign = {name: -1 if name in task.lower_is_better else 1 for name in valid}
         better = {
             name
             for name, value in valid.items()
-            if name not in result.best
-            or (
-                value < result.best[name]["valid"]
-                if name in task.lower_is_better
-                else value > result.best[name]["valid"]
-            )
+            # A value that is no number is never better.
+            if sign[name] * value > sign[name] * result.best.get(name, {}).get("valid", -sign[name] * math.inf)
         }
         if better:
             test = self._scores(model, task, "test")
