@@ -11,6 +11,7 @@ from graphkit.datasets import load
 from graphkit.datasets.splits import IndexSplit
 from graphkit.loader import ImageGraphs
 from graphkit.train import CosineSchedule, Experiment, GraphClassificationTask
+from graphkit.train.tasks import Task
 from graphkit.utils.seed import stream
 
 
@@ -57,7 +58,7 @@ def image_task(config: ImageConfig, seed: int) -> tuple[GraphClassificationTask,
     return task, graphs
 
 
-def experiment(config: ImageConfig, task: GraphClassificationTask, network: nn.Module) -> Experiment:
+def experiment(config: ImageConfig, task: Task, network: nn.Module) -> Experiment:
     """AdamW with a cosine schedule, as image transformers are trained."""
     weights = [p for p in network.parameters() if p.requires_grad]
     groups = [

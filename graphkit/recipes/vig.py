@@ -1,15 +1,19 @@
 """ViG (https://arxiv.org/abs/2405.18425): images read from both ends by gated linear attention, with what is near by a
-convolution; what each part is worth, beside other mixers in the same network."""
+convolution; what each part is worth, beside other mixers in the same network; and a game's field, a class a pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from graphkit.datasets import load
 from graphkit.nn import (
+    BiGatedLinearAttention,
     GatedLinearAttention,
     MeanMixer,
     MixerBlock,
@@ -18,9 +22,10 @@ from graphkit.nn import (
     TokenModel,
     ViG,
 )
+from graphkit.ops import TokenLayout
 from graphkit.recipes._images import ImageConfig, experiment, image_task
 from graphkit.recipes.recipe import Recipe
-from graphkit.train import Experiment
+from graphkit.train import Experiment, NodeClassificationTask
 from graphkit.utils.checks import check_choice
 from graphkit.utils.seed import seed_everything
 
@@ -61,16 +66,75 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "MNIST": _MNIST,
     "Fashion-MNIST": {**_MNIST, "epochs": 10},
     "CIFAR-10-jpeg": {**_MNIST, "epochs": 40},
+    "Minesweeper": {
+        "channels": 48,
+        "layers": 3,
+        "lr": 0.003,
+        "epochs": 200,
+        "warmup": 10.0,
+        "weight_decay": 0.0,
+        "eval_every": 5,
+    },
 }
+# Rows of Minesweeper's grid, one node after the other.
+_SIDE = 100
 
 
 def build(config: Config, model: str, seed: int) -> Experiment:
-    """One row of the table: a model of ``MODELS`` with weights, split and choice of training images of ``seed``."""
+    """One row of the table: a model of ``MODELS`` with weights, split and choice of training images of ``seed``.
+
+    Minesweeper's nodes are a grid, which is read as one image with a class to tell of each pixel.
+    """
     check_choice(model, "model", MODELS)
+    if config.dataset.lower() == "minesweeper":
+        return _nodes(config, model, seed)
     task, graphs = image_task(config, seed)
     seed_everything(seed)
     network = _network(config, model, graphs.num_features, task.num_classes, graphs.tokens_per_image)
     return experiment(config, task, network)
+
+
+class OneGrid(nn.Module):
+    """A model of tokens on a graph whose nodes are a grid row by row, ``side`` a row."""
+
+    pos: Tensor
+    ptr: Tensor
+
+    def __init__(self, model: nn.Module, num_nodes: int, side: int) -> None:
+        super().__init__()
+        self.model = model
+        place = torch.arange(num_nodes)
+        self.register_buffer("pos", torch.stack([place // side, place % side], 1), persistent=False)
+        self.register_buffer("ptr", torch.tensor([0, num_nodes]), persistent=False)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.model(x, TokenLayout(self.ptr, pos=self.pos, edge_index=edge_index))
+
+
+def _nodes(config: Config, model: str, seed: int) -> Experiment:
+    dataset = load(config.dataset, config.root)
+    split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
+    task = NodeClassificationTask(dataset.data, split, ("AUC", "Accuracy"))
+    seed_everything(seed)
+    mixer = _mixers(config, task.num_nodes)[model]
+    size = (task.num_features, config.channels, task.num_classes)
+    network = TokenModel(*size, mixer, config.layers, drop_path=config.drop_path)
+    return experiment(config, task, OneGrid(network, task.num_nodes, _SIDE))
+
+
+def _mixers(config: Config, tokens: int) -> dict[str, Callable[[int], TokenMixer]]:
+    def vig(local: str = "grid", own_gates: bool = True) -> Callable[[int], TokenMixer]:
+        return partial(BiGatedLinearAttention, heads=config.heads, local=local, silu=config.silu, own_gates=own_gates)
+
+    return {
+        "ViG": vig(),
+        "ViG-not-local": vig(local="none"),
+        "ViG-one-gate": vig(own_gates=False),
+        "GLA": lambda width: GatedLinearAttention(width, _dividing(config.heads, width // 2), bidirectional=True),
+        "ViT": lambda width: SelfAttention(width, config.attention_heads),
+        "MLP-Mixer": lambda width: MixerBlock(width, tokens),
+        "mean": MeanMixer,
+    }
 
 
 def _network(config: Config, model: str, features: int, classes: int, tokens: int) -> nn.Module:
@@ -90,17 +154,11 @@ def _network(config: Config, model: str, features: int, classes: int, tokens: in
             stem=config.stem,
             drop_path=config.drop_path,
         )
-    mixers: dict[str, Callable[[int], TokenMixer]] = {
-        "GLA": lambda width: GatedLinearAttention(width, _dividing(heads, width // 2), bidirectional=True),
-        "ViT": lambda width: SelfAttention(width, config.attention_heads),
-        "MLP-Mixer": lambda width: MixerBlock(width, tokens),
-        "mean": MeanMixer,
-    }
     network = TokenModel(
         features,
         channels,
         classes,
-        mixers[model],
+        _mixers(config, tokens)[model],
         config.layers,
         head="mean",
         max_positions=tokens,
@@ -124,7 +182,7 @@ RECIPE = Recipe(
     fast={"epochs": 2, "warmup": 1.0, "channels": 12, "layers": 1, "images": 128},
     models=MODELS,
     build=build,
-    task="graph",
+    task=("graph", "node"),
     protocol="a seed draws the weights, the split and the order of training; test at the epoch of the best validation "
     "value, for each metric by itself; no augmentation",
 )

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from graphkit import cli
-from graphkit.nn import ConViT, GatedPositionalAttention, SelfAttention, TokenModel, ViG
+from graphkit.nn import BiGatedLinearAttention, ConViT, GatedPositionalAttention, SelfAttention, TokenModel, ViG
 from graphkit.recipes import convit, get_recipe, vig
+from graphkit.transforms import ImageTokens
 
 
 @pytest.mark.parametrize("module", [vig, convit])
@@ -71,6 +73,26 @@ def test_models_of_convit():
     assert replace(config, protocol="images").protocol == "images"
     assert convit.build(replace(config, protocol="images"), "ViT", 0).task.split.train.numel() > 700
     assert convit.build(replace(config, protocol="images", images=50), "ViT", 0).task.split.train.numel() == 50
+
+
+def test_a_graph_that_is_a_grid_is_read_as_an_image():
+    torch.manual_seed(0)
+    model = TokenModel(3, 8, 2, lambda width: BiGatedLinearAttention(width, heads=2), num_layers=1)
+    x = torch.randn(12, 3)
+    data = ImageTokens()(Data(image=torch.rand(1, 3, 4)))
+    out = vig.OneGrid(model, 12, side=4)(x, data.edge_index)
+    torch.testing.assert_close(out, model(x, data))
+
+
+def test_minesweeper(needs):
+    root = str(needs("heterophilous/minesweeper"))
+    config = replace(vig.RECIPE.defaults("Minesweeper", fast=True), root=root)
+    made = vig.build(config, "ViG", 0)
+    # Every edge of the graph leads to one of the eight around, so that the places are right.
+    step = made.model.pos[made.task.edge_index[0]] - made.model.pos[made.task.edge_index[1]]
+    assert int(step.abs().max()) == 1
+    assert made.task.monitor == "AUC"
+    assert made.task.loss(made.model, made.task.split.train).isfinite()
 
 
 @pytest.mark.parametrize(("key", "model"), [("vig", "ViG"), ("convit", "ConViT")])
