@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.utils import scatter, softmax
 
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
@@ -46,6 +47,7 @@ def hopfield_retrieve(
 
     Raises:
         ValueError: ``beta`` not positive, ``steps`` below 1.
+        TypeError: a mask that is not bool.
 
     Example:
         >>> stored = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
@@ -57,6 +59,8 @@ def hopfield_retrieve(
         check_range(beta, "beta", 0, low_open=True)
     elif beta.device.type == "cpu" and not bool((beta > 0).all()):  # a GPU is not waited for
         raise ValueError(f"beta must be positive (got {float(beta.min())})")
+    if mask is not None and mask.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, True for patterns that are there (got {mask.dtype})")
 
     def weigh(query: Tensor) -> Tensor:
         score = beta * (query @ stored.mT)
@@ -93,6 +97,29 @@ def hopfield_energy(state: Tensor, stored: Tensor, beta: float = 1.0) -> Tensor:
     return (count.log() - peak) / beta + state.square().sum(-1) / 2 + largest / 2
 
 
+def hopfield_separation(stored: Tensor) -> Tensor:
+    r"""How far each of the patterns ``[..., N, d]`` stands out, ``[..., N]``:
+
+    .. math:: \Delta_i = \min_{j \ne i} (x_i \cdot x_i - x_i \cdot x_j)
+
+    A pattern is recalled if this is large against :math:`1 / \beta`. O(N² d).
+
+    Raises:
+        ValueError: fewer than two patterns.
+
+    Example:
+        >>> hopfield_separation(torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+        tensor([2., 0., 0.])
+    """
+    count = stored.size(-2)
+    if count < 2:
+        raise ValueError(f"stored must hold at least two patterns (got {count})")
+    product = stored @ stored.mT
+    own = product.diagonal(dim1=-2, dim2=-1)
+    itself = torch.eye(count, dtype=torch.bool, device=stored.device)
+    return own - product.masked_fill(itself, -torch.inf).amax(-1)
+
+
 def metastable_size(weight: Tensor, share: float = 0.9) -> Tensor:
     """How many patterns hold ``share`` of a state's weight: 1 is one pattern, N the mean of all. ``[..., S]``.
 
@@ -105,14 +132,15 @@ def metastable_size(weight: Tensor, share: float = 0.9) -> Tensor:
     return ((held < share * held[..., -1:]).sum(-1) + 1).clamp(max=weight.size(-1))
 
 
-class _Association(nn.Module):
-    """Projections to heads, retrieval, and the projection back: what the three layers share."""
+class Association(nn.Module):
+    """Projections to heads, retrieval, and the projection back: what the layers share. With ``out_channels=None`` there
+    is nothing to bring back, and only weights are found."""
 
     def __init__(
         self,
         state_channels: int,
         stored_channels: int,
-        out_channels: int,
+        out_channels: int | None,
         hidden_channels: int,
         heads: int,
         beta: float | Sequence[float] | None,
@@ -129,9 +157,10 @@ class _Association(nn.Module):
         self.register_buffer("beta", torch.tensor(given, dtype=torch.get_default_dtype()).view(-1, 1, 1))
         width = heads * hidden_channels
         self.state_norm, self.stored_norm = nn.LayerNorm(state_channels), nn.LayerNorm(stored_channels)
-        self.value_norm = nn.LayerNorm(stored_channels)
         self.lin_state, self.lin_stored = nn.Linear(state_channels, width), nn.Linear(stored_channels, width)
-        self.lin_value, self.lin_out = nn.Linear(stored_channels, width), nn.Linear(width, out_channels)
+        if out_channels is not None:
+            self.value_norm = nn.LayerNorm(stored_channels)
+            self.lin_value, self.lin_out = nn.Linear(stored_channels, width), nn.Linear(width, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.reset_parameters()
 
@@ -143,23 +172,45 @@ class _Association(nn.Module):
             elif isinstance(part, nn.LayerNorm):
                 part.reset_parameters()
 
-    def forward(self, state: Tensor, stored: Tensor, mask: Tensor | None) -> Tensor:
-        """``[B, S, state_channels]`` and ``[B, N, stored_channels]``, mask ``[B, N]``, to ``[B, S, out_channels]``."""
+    def weights(self, state: Tensor, stored: Tensor, mask: Tensor | None) -> Tensor:
+        """``[B, S, state_channels]`` and ``[B, N, stored_channels]``, mask ``[B, N]``, to ``[B, heads, S, N]``."""
         q = self._heads(self.lin_state(self.state_norm(state)))
         k = self._heads(self.lin_stored(self.stored_norm(stored)))
-        v = self._heads(self.lin_value(self.value_norm(stored)))
-        seen = None if mask is None else mask[:, None, None, :]
         beta: Any = self.beta
-        if self.steps or self.training:
-            _, weight = hopfield_retrieve(q, k, beta, self.steps + 1, mask=seen)
-            out = self.dropout(weight) @ v
+        seen = None if mask is None else mask[:, None, None, :]
+        return self.dropout(hopfield_retrieve(q, k, beta, self.steps + 1, mask=seen)[1])
+
+    def forward(self, state: Tensor, stored: Tensor, mask: Tensor | None) -> Tensor:
+        """As :meth:`weights`, to ``[B, S, out_channels]``."""
+        v = self._heads(self.lin_value(self.value_norm(stored)))
+        if self.steps or (self.training and self.dropout.p):
+            out = self.weights(state, stored, mask) @ v
         else:
+            q = self._heads(self.lin_state(self.state_norm(state)))
+            k = self._heads(self.lin_stored(self.stored_norm(stored)))
+            seen = None if mask is None else mask[:, None, None, :]
             if seen is not None:
                 seen = seen | ~seen.any(-1, keepdim=True)  # a row of nothing would be NaN
+            beta: Any = self.beta
             out = F.scaled_dot_product_attention(q * beta, k, v, seen, scale=1.0)
             if mask is not None:
                 out = out.masked_fill(~mask.any(-1)[:, None, None, None], 0)
         return self.lin_out(out.transpose(1, 2).flatten(2))
+
+    def along_edges(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """``[N, channels]`` to ``[N, out_channels]``: the patterns of a node are those that it has edges from."""
+        src, dst = edge_index
+        size = (x.size(0), self.heads, self.hidden_channels)
+        q = self.lin_state(self.state_norm(x)).view(size)
+        k = self.lin_stored(self.stored_norm(x)).view(size)[src]
+        v = self.lin_value(self.value_norm(x)).view(size)[src]
+        beta: Any = self.beta
+        for step in range(self.steps + 1):
+            weight = softmax(beta.view(-1) * (q[dst] * k).sum(-1), dst, num_nodes=x.size(0))
+            if step < self.steps:
+                q = scatter(weight[..., None] * k, dst, 0, x.size(0))
+        out = scatter(self.dropout(weight)[..., None] * v, dst, 0, x.size(0))
+        return self.lin_out(out.flatten(1))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
@@ -207,7 +258,7 @@ class Hopfield(TokenMixer):
         super().__init__()
         self.in_channels = check_int(channels, "channels", 1)
         self.out_channels = channels if out_channels is None else check_int(out_channels, "out_channels", 1)
-        self.association = _Association(
+        self.association = Association(
             channels, channels, self.out_channels, hidden_channels, heads, beta, steps, dropout
         )
 
@@ -260,7 +311,7 @@ class HopfieldPooling(Aggregation):
         self.in_channels, self.out_channels = in_channels, check_int(out_channels, "out_channels", 1)
         self.queries = check_int(queries, "queries", 1)
         self.query = nn.Parameter(torch.empty(queries, check_int(in_channels, "in_channels", 1)))
-        self.association = _Association(
+        self.association = Association(
             in_channels, in_channels, out_channels, hidden_channels, heads, beta, steps, dropout
         )
         self.reset_parameters()
@@ -301,6 +352,10 @@ class HopfieldMemory(nn.Module):
     r"""The layer ``HopfieldLayer`` of `"Hopfield Networks is All You Need" <https://arxiv.org/abs/2008.02217>`_: a
     memory of patterns, learned or taken from training samples, in which each row is looked up.
 
+    With ``targets`` each pattern has an answer of its own, learned or the label of a sample, and a row gets the mean of
+    the answers of the patterns that it retrieves, over all heads: nearest neighbours with a learned similarity.
+    O(N num_patterns heads hidden_channels) for N rows.
+
     Args:
         in_channels: width of a row and of a pattern.
         out_channels: width of the output.
@@ -310,6 +365,7 @@ class HopfieldMemory(nn.Module):
         beta: inverse temperature, one number or one for each head; :math:`1 / \sqrt{\text{hidden\_channels}}` if None.
         steps: retrievals besides the last.
         dropout: dropout of the weights of the last retrieval.
+        targets: each pattern has an answer ``[out_channels]`` of its own; otherwise it is a linear map of the pattern.
 
     Shapes:
         - **input:** ``x`` ``[N, in_channels]``
@@ -333,32 +389,56 @@ class HopfieldMemory(nn.Module):
         beta: float | Sequence[float] | None = None,
         steps: int = 0,
         dropout: float = 0.0,
+        targets: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, check_int(out_channels, "out_channels", 1)
         shape = check_int(num_patterns, "num_patterns", 1), check_int(in_channels, "in_channels", 1)
         self.stored = nn.Parameter(torch.empty(shape))
-        self.association = _Association(
-            in_channels, in_channels, out_channels, hidden_channels, heads, beta, steps, dropout
-        )
+        self.targets = nn.Parameter(torch.empty(num_patterns, out_channels)) if targets else None
+        answers = None if targets else out_channels
+        self.association = Association(in_channels, in_channels, answers, hidden_channels, heads, beta, steps, dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw patterns and projections anew."""
         nn.init.normal_(self.stored, std=0.02)
+        if self.targets is not None:
+            nn.init.normal_(self.targets, std=0.02)
         self.association.reset_parameters()
 
     @torch.no_grad()
-    def init_from(self, x: Tensor) -> None:
-        """Take training samples ``[num_patterns, in_channels]`` for patterns."""
+    def init_from(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Take training samples for patterns.
+
+        Args:
+            x: ``[num_patterns, in_channels]``.
+            y: their answers, ``[num_patterns, out_channels]`` numbers or ``[num_patterns]`` classes; only with
+                ``targets``.
+
+        Raises:
+            ValueError: other shapes, classes out of range, or answers without ``targets``.
+        """
         if x.shape != self.stored.shape:
             raise ValueError(f"x must have shape {list(self.stored.shape)}, a row a pattern (got {list(x.shape)})")
+        if y is not None:
+            if self.targets is None:
+                raise ValueError("y needs a memory with targets=True (got targets=False)")
+            if y.dim() == 1 and not y.is_floating_point():
+                if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.out_channels:
+                    raise ValueError(f"y must hold classes in [0, {self.out_channels}) (got {int(y.max())})")
+                y = F.one_hot(y, self.out_channels)
+            if y.shape != self.targets.shape:
+                raise ValueError(f"y must have shape {list(self.targets.shape)} (got {list(y.shape)})")
+            self.targets.copy_(y)
         self.stored.copy_(x)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 2 or x.size(1) != self.in_channels:
             raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
-        return self.association(x[None], self.stored[None], None)[0]
+        if self.targets is None:
+            return self.association(x[None], self.stored[None], None)[0]
+        return self.association.weights(x[None], self.stored[None], None)[0].mean(0) @ self.targets
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_patterns={self.stored.size(0)})"
