@@ -25,7 +25,7 @@ class GraphForecaster(Forecaster):
 
     Shapes:
         - **input:** ``x`` ``[B, L, V]``, ``marks`` ``[B, L, C]`` or None, ``graph`` of V nodes as
-          :class:`~graphkit.ops.NeighborIndex` or ``edge_index`` ``[2, E]``
+          :class:`~graphkit.ops.NeighborIndex` or ``edge_index`` ``[2, E]``, source to target
         - **output:** ``[B, T, V]``
 
     Raises:
@@ -53,10 +53,11 @@ class GraphForecaster(Forecaster):
         if graph is None:
             raise ValueError(f"{type(self).__name__} needs the graph of the variables (got None)")
         batch, _, variables = x.shape
+        index = NeighborIndex(graph.flip(0), variables) if isinstance(graph, Tensor) else graph
         own = self.forecaster(x, marks)
         z, mean, root = window_norm(x)
         h = torch.cat([z, (own - mean) / root], 1).transpose(1, 2).flatten(0, 1)
-        found = self.gnn(h, graph_for(self.gnn, _copies(NeighborIndex.of(graph, variables), batch)))
+        found = self.gnn(h, graph_for(self.gnn, _copies(NeighborIndex.of(index, variables), batch)))
         if found.shape != (batch * variables, self.pred_len):
             wanted = [batch * variables, self.pred_len]
             raise ValueError(f"gnn must return {wanted}, T features of each node (got {list(found.shape)})")
