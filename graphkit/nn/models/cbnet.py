@@ -156,9 +156,10 @@ class CompositeBackbone(nn.Module):
                     f"and a backbone of {len(stages)} stages)"
                 )
         self.takes_index = bool(getattr(self.backbones[0], "takes_index", False))
+        later: Any
         for later in list(self.backbones)[1:]:
             for stage in range(self.shared_stages):
-                later.stages[stage] = nn.Identity()  # type: ignore[index, operator]
+                later.stages[stage] = nn.Identity()
             if self.shared_stages and getattr(later, "stem", None) is not None:
                 later.stem = nn.Identity()
         widths = [self.stage_channels[0] if stem_channels is None else stem_channels, *self.stage_channels]
@@ -203,7 +204,8 @@ class CompositeBackbone(nn.Module):
             outputs, h = [], x if stem is None else stem(x)
         for stage in range(len(outputs), self.num_stages):
             if before is not None:
-                for (to, of), connection in zip(self.pairs, self.connections[number - 1], strict=True):  # type: ignore[arg-type]
+                connections: Any = self.connections[number - 1]
+                for (to, of), connection in zip(self.pairs, connections, strict=True):
                     if to == stage + 1:
                         h = h + self._resized(connection(before[of - 1]), of, stage, levels, h)
             level = levels[stage]

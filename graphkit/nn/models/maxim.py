@@ -132,7 +132,7 @@ class _Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = h = self.lin(x)
         for mixer, attention in zip(self.mixers, self.attentions, strict=True):
-            h = attention(mixer.mix_images(h))
+            h = attention(mixer.mix_images(h))  # type: ignore[operator]
         return x + h
 
 
@@ -429,7 +429,7 @@ class RestorationStack(nn.Module):
             raise ValueError(f"images must have shape [B, {self.in_channels}, H, W] (got {list(images.shape)})")
         h = _convolved(self.stem, images.permute(0, 2, 3, 1))
         for mixer, conv in zip_longest(self.mixers, self.convs):
-            h = h if mixer is None else mixer.mix_images(h)
+            h = h if mixer is None else mixer.mix_images(h)  # type: ignore[operator]
             h = h if conv is None else conv(h)
         return images + self.head(h.permute(0, 3, 1, 2))
 
