@@ -258,7 +258,7 @@ def result_table(record: Record) -> Table:
     table.add_column("s / run", justify="right")
     for model in dict.fromkeys(row.model for row in record.rows):
         rows = {row.metric: row for row in record.rows if row.model == model and row.split == "test"}
-        cells = [_cell(rows[metric], runs) for metric in metrics]
+        cells = [_cell(rows[metric], runs) if metric in rows else "" for metric in metrics]
         figure = next((row.reported for row in rows.values() if row.reported), None)
         paper = "" if figure is None else f"{figure['mean']:.2f}" + (f" ± {figure['std']:.2f}" if figure["std"] else "")
         any_row = next(iter(rows.values()))
