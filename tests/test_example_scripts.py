@@ -26,10 +26,13 @@ LAST_LINE = {
     "edgebank.py": "Common neighbours ",
     "own_stream_from_csv.py": "5. ",
     "vqgraph.py": "digits: test accuracy of the student ",
+    "compress.py": "digits: ",
     "forward_gnn.py": "digits: test accuracy ",
     "lagnn.py": "digits: test accuracy ",
     "stable.py": "pyimports: test accuracy ",
+    "forecast_etth1.py": "nycflights-hourly: test MSE ",
     "image_tokens.py": "ViG: ",
+    "denoise_grids.py": "MAXIM: ",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
 
