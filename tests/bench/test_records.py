@@ -141,3 +141,31 @@ def test_peak_can_be_measured_anew():
 def test_plot_without_curves_and_histograms(record, tmp_path):
     record.curves, record.histograms = {"NCNC": [{"epoch": 1, "loss": 1.0}]}, {}
     assert plot_record(record, tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_plot_against_costs(record, tmp_path, monkeypatch):
+    """A panel a cost, with every model that has it; what another one dominates is not on the line."""
+    from matplotlib.axes import Axes
+
+    drawn = []
+    plot = Axes.plot
+
+    def noted(self, x, y, **options):
+        drawn.append((self, list(x), list(y), options.get("linestyle")))
+        return plot(self, x, y, **options)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    scores = {"small": (80.0, 1.0), "large": (90.0, 100.0), "worse": (70.0, 50.0)}
+    record.rows = [
+        Row(model, metric, split, [value])
+        for model, values in scores.items()
+        for metric, value in zip(("Hits@100", "Model kB"), values, strict=True)
+        for split in ("test", "valid")
+    ]
+    record.monitor, record.curves, record.histograms = "Hits@100", {}, {}
+    assert plot_record(record, tmp_path / "plot.png").stat().st_size > 1000
+    ((axes, x, y, _),) = [line for line in drawn if line[3] == "--"]
+    assert (x, y) == ([1.0, 100.0], [80.0, 90.0])
+    assert axes.get_title() == "Hits@100 against Model kB"
+    assert {text.get_text() for text in axes.texts} == set(scores)
+    assert len(axes.figure.axes) == 3

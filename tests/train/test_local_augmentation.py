@@ -17,7 +17,9 @@ from graphkit.datasets.splits import IndexSplit
 from graphkit.nn import GNN, GRAND, LAGCN, NeighborCVAE, sparsify
 from graphkit.ops import NeighborIndex
 from graphkit.train import (
+    AugmentedClassifier,
     AugmentedNetwork,
+    AugmentedView,
     ConsistencyTask,
     Experiment,
     LocalAugmentation,
@@ -465,6 +467,41 @@ def test_the_stored_pair_gives_the_same_values_again(pool_size: int | None) -> N
     assert again.evaluate(other, "valid")["Likelihood"] == best
     other.sample += 1
     assert again.evaluate(other, "valid")["Likelihood"] != best
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_network_and_generator_are_a_model_of_plain_features(normalize: bool) -> None:
+    augment = LocalAugmentation(generator(), 2, normalize=normalize, pool_size=20)
+    task, model = LocalAugmentationTask(graph(), thirds(), augment, num_samples=2), network(2)
+    Experiment(task, model, adam(model), 5).run(device="cpu", progress=False)
+    alone = AugmentedClassifier(model, augment).eval()
+    x, plain = graph().x, NodeClassificationTask(graph(), thirds())
+    with torch.no_grad():
+        said = task.logits(model.eval())
+        torch.testing.assert_close(alone(x, task.graph), said)
+        torch.testing.assert_close(alone(x.to_sparse_csr(), task.graph), said)
+        torch.testing.assert_close(plain.logits(alone), said)
+        model.sample += 1
+        assert not torch.allclose(alone(x, task.graph), said)
+    assert {id(p) for p in alone.parameters()} == {id(p) for part in (model, augment.cvae) for p in part.parameters()}
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_view_is_the_mean_of_features_and_generated_ones(sparse: bool) -> None:
+    augment = LocalAugmentation(generator(), 2, pool_size=20)
+    data = graph()
+    data.x = data.x.to_sparse_csr() if sparse else data.x
+    view = AugmentedView(augment)
+    torch.manual_seed(4)
+    found = view(data)
+    torch.manual_seed(4)
+    first = augment.draw(2)
+    own = normalize_rows(graph().x)
+    torch.testing.assert_close(found.x, (own + augment.generate(data.x, first, 2).sum(0)) / 3)
+    assert found.edge_index is data.edge_index
+    assert data.x.is_sparse_csr == sparse  # the graph itself stays
+    assert not torch.equal(view(data).x, found.x)
+    assert "num_generated=2" in repr(view)
 
 
 def test_the_generator_is_left_alone() -> None:

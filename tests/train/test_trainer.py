@@ -472,6 +472,22 @@ def test_experiment_passes_its_settings_on():
     assert experiment.num_parameters() == 1
 
 
+def test_experiment_measures_the_trained_model():
+    model = Weight()
+    task = Scripted({"A": [3, 4, 1, 0]})
+    seen = []
+
+    def measure(experiment):
+        seen.append(experiment)
+        return {"Size": 2.5}
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    experiment = Experiment(task, model, optimizer, 4, measure=measure)
+    result = experiment.run(device="cpu", progress=False)
+    assert seen == [experiment]
+    assert result.best["Size"] == {"epoch": 2, "valid": 2.5, "test": 2.5}
+
+
 def test_experiment_without_training():
     task = LinkPredictionTask(small_runs.small_split(), 48, ("Hits@20",))
     experiment = Experiment(task, LinkHeuristic("cn"))

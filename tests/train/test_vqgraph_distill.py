@@ -74,6 +74,29 @@ def test_the_tokenizers_loss_is_cross_entropy_and_its_own_losses() -> None:
     assert len(out.losses) == 3
 
 
+def test_the_tokenizer_may_have_a_teacher() -> None:
+    data = communities()
+    seed_everything(3)
+    teacher = GNN(WIDTH, 8, 2, CLASSES, dropout=0.5)
+    alone = GraphTokenizerTask(data, split_of(data))
+    taught = GraphTokenizerTask(data, split_of(data), teacher=teacher, w_soft=0.5)
+    batch = next(alone.batches(1))
+    one, other, third = tokenizer(), tokenizer(), tokenizer()
+    more = taught.loss(one, batch) - alone.loss(other, batch)
+    with torch.no_grad():
+        said = teacher.eval()(data.x, taught.graph)
+        wanted = 0.5 * distillation_kl(third(data.x, taught.graph).logits, said)
+    torch.testing.assert_close(more, wanted)
+    torch.testing.assert_close(taught.soft_labels(), said)
+    assert all(p.grad is None for p in teacher.parameters())
+    # A tokenizer teaches a tokenizer, too, and is not the one whose codes are followed.
+    again = GraphTokenizerTask(data, split_of(data), teacher=tokenizer(seed=5))
+    result = Experiment(again, third, torch.optim.Adam(third.parameters(), 0.01), 2).run(device="cpu", progress=False)
+    assert result.history[-1]["codes"] == again.outputs(third.eval()).tokens.code.unique().numel()
+    with pytest.raises(ValueError, match="w_soft"):
+        GraphTokenizerTask(data, split_of(data), teacher=teacher, w_soft=-1)
+
+
 def test_codes_in_use_are_followed_and_few_of_them_told() -> None:
     data = communities()
     task = GraphTokenizerTask(data, split_of(data))
