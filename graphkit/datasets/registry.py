@@ -12,6 +12,7 @@ import torch
 from torch_geometric.data import Data
 
 from graphkit.datasets import robustness
+from graphkit.datasets.bags import bit_pattern_bags
 from graphkit.datasets.cache import cached
 from graphkit.datasets.dataset import Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
@@ -213,6 +214,13 @@ def _state_machine(facts: DatasetInfo, root: Path) -> Dataset:
     return Dataset(facts, data=data, splitters={"position": lambda seed: position_split(data.num_nodes)})
 
 
+def _bit_bags(facts: DatasetInfo, root: Path) -> Dataset:
+    bags = bit_pattern_bags()
+    data = Data(x=bags.x, y=bags.y, signal=bags.signal)
+    each = torch.arange(len(bags.y) + 1)
+    return Dataset(facts, graphs=Graphs(data, {"x": bags.ptr, "y": each, "signal": bags.ptr}, facts.name))
+
+
 # Answers that point at nodes ------------------------------------------------------------------------------------------
 
 
@@ -398,6 +406,15 @@ _register(
     protocols=("few-shot",),
     licence="MIT",
     source="drawn at random from known graphons",
+    origin="built",
+)
+_register(
+    _bit_bags,
+    ("bit-bags", "", 16, 0, 8, 2, 2048),
+    metric="accuracy",
+    protocols=("folds",),
+    licence="MIT",
+    source="drawn at random; a bag is positive if it holds a signal",
     origin="built",
 )
 for _name, _sizes in (
