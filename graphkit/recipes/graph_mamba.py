@@ -141,7 +141,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
 def _prepared(dataset: Dataset, standardize: bool, encoding: int) -> list[Data]:
     """The graphs without self-loops and in both directions, with features and encodings."""
     graphs = [dataset.data] if dataset.graphs is None else list(dataset.graphs)
-    steps: list[Any] = [ToUndirected(), RemoveSelfLoops(), *[RandomWalkEncoding(encoding)] * (encoding > 0)]
+    steps: list[Any] = [ToUndirected(), RemoveSelfLoops()]
+    if encoding:
+        steps.append(RandomWalkEncoding(encoding))
     if standardize:
         x = torch.cat([graph.x for graph in graphs])
         mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
@@ -194,8 +196,8 @@ RECIPE = Recipe(
     fast={"epochs": 2, "hidden": 8, "layers": 1, "m": 1, "s": 1, "num_walks": 2, "d_state": 2, "walk_encoding": 2},
     models=MODELS,
     build=build,
-    task=None,
-    protocol="a seed draws weights and walks and takes the dataset's split of its number; test at the epoch of the "
+    task=("node", "graph"),
+    protocol="a seed draws the weights and the walks; test at the epoch of the "
     "best validation value, for each metric by itself",
     reported={
         ("GMN", "Minesweeper"): Reported(91.01, 0.23, "AUC", _PAPER),
