@@ -14,14 +14,17 @@ from graphkit.nn import (
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
+    GLAWindowConv,
     Hopfield,
     MeanMixer,
     MixerBlock,
     MultiAxisGatedMLP,
     NiNBlock,
     Recurrent,
+    RWKVTimeMix,
     SelectiveSSM,
     SelfAttention,
+    SpikeGPTBlock,
     TokenMixer,
     TokenMixingGate,
     TokenModel,
@@ -42,6 +45,9 @@ from graphkit.transforms import (
 MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "mean": MeanMixer,
     "gla": lambda channels: GatedLinearAttention(channels, heads=2),
+    "gla window": lambda channels: GLAWindowConv(channels, heads=2, window=3),
+    "rwkv": RWKVTimeMix,
+    "spikegpt": SpikeGPTBlock,
     "bidirectional gla": lambda channels: GatedLinearAttention(channels, heads=2, bidirectional=True),
     "mamba": lambda channels: SelectiveSSM(channels, d_state=2),
     "bidirectional mamba": lambda channels: BiMamba(channels, d_state=2),
@@ -57,6 +63,12 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "whole ninformer": lambda channels: NiNBlock(channels, num_tokens=8),
     "maxim": lambda channels: MultiAxisGatedMLP(channels, block_size=2),
 }
+
+IDS = torch.tensor([0, 1, 2])
+
+
+def speaker() -> TokenModel:
+    return TokenModel(1, 8, 3, MIXERS["gla"], num_embeddings=3)
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -117,6 +129,25 @@ def test_token_by_token_is_the_whole_sequence(mixer):
         torch.testing.assert_close(out[0], whole[place])
 
 
+def test_tokens_are_made_from_a_prompt():
+    torch.manual_seed(0)
+    model = TokenModel(1, 8, 5, MIXERS["gla"], num_embeddings=5)
+    prompt = torch.tensor([[0, 3, 1], [4, 4, 2]])
+    greedy = model.generate(prompt, 4, temperature=0)
+    text = prompt
+    for place in range(4):
+        last = torch.stack([model(row)[-1] for row in text])
+        assert torch.equal(greedy[:, place], last.argmax(1))
+        text = torch.cat([text, greedy[:, place : place + 1]], 1)
+    assert torch.equal(model.generate(prompt[0], 4, temperature=0), greedy[0])
+    assert torch.equal(model.generate(prompt, 4, top_k=1), greedy)
+    one, two = (model.generate(prompt, 9, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(one, two)
+    many = model.generate(prompt[:1].expand(4000, 3), 1, generator=torch.Generator().manual_seed(2)).view(-1)
+    share = torch.bincount(many, minlength=5) / 4000
+    torch.testing.assert_close(share, model(prompt[0])[-1].softmax(0), atol=0.04, rtol=0)
+
+
 def test_a_causal_model_cannot_see_what_comes():
     model = TokenModel(2, 8, 3, MIXERS["mamba"]).eval()
     x = random(6, 2)
@@ -137,6 +168,14 @@ def test_a_causal_model_cannot_see_what_comes():
         (lambda: TokenModel(1, 8, 3, MeanMixer, num_embeddings=3)(torch.tensor([0, 3])), IndexError, r"outside \[0, 3"),
         (lambda: TokenModel(1, 8, 3, MeanMixer, num_embeddings=3)(random(2, 1)), ValueError, "a vector of ids"),
         (lambda: TokenModel(2, 8, 3, BiMamba).step(random(1, 2)), ValueError, "step needs causal mixers"),
+        (lambda: TokenModel(2, 8, 3, MeanMixer).generate(IDS, 1), ValueError, "generate needs tokens"),
+        (lambda: speaker().generate(IDS[:0], 1), ValueError, "prompt must"),
+        (
+            lambda: speaker().generate(IDS, 1, -1.0),
+            ValueError,
+            "temperature",
+        ),
+        (lambda: speaker().generate(IDS, 1, 1.0, 4), ValueError, "top_k"),
         (lambda: GatedLinearAttention(8, heads=3), ValueError, "must be a multiple of heads=3"),
     ],
 )

@@ -141,7 +141,10 @@ class NextTokenTask(Task):
         """
         device, stride = self.ids.device, self.context - self.context // 2
         # A token is predicted at the place before it; nothing predicts the text's first one.
-        target = torch.arange(max(first, 1), stop, stride, device=device)
+        first = max(first, 1)
+        if first >= stop:
+            return
+        target = torch.arange(first, stop, stride, device=device)
         end = (target + stride).clamp(max=stop)  # beyond the last token that a window scores
         begin = (target - 1 - self.context // 2).clamp(min=0)
         for part in torch.arange(target.numel(), device=device).split(4 * self.batch_size):
