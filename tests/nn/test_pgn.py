@@ -156,7 +156,11 @@ def test_nodes_in_order_of_time():
         (lambda: PGN(2, 2, window=0), ValueError, r"window must be in .* .got 0"),
         (lambda: PGN(2, 2, window=2, period=0), ValueError, r"period must be in .* .got 0"),
         (lambda: GatedHistory(2, 2, 2)(torch.zeros(2, 1, 4, 2)), ValueError, r"z must have shape \[1, N, R, 2\]"),
-        (lambda: PGNConv(2, 2, 2)(torch.zeros(3, 4), torch.zeros(2, 0).long()), ValueError, r"x must have shape \[N, 2"),
+        (
+            lambda: PGNConv(2, 2, 2)(torch.zeros(3, 4), torch.zeros(2, 0).long()),
+            ValueError,
+            r"x must have shape \[N, 2",
+        ),
         (
             lambda: PGNConv(2, 2, 2)(torch.zeros(3, 2), torch.tensor([[0], [1]]), torch.tensor([3])),
             ValueError,
