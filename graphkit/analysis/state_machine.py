@@ -27,7 +27,7 @@ def valid_transitions(model: nn.Module, data: Data, walks: int = 64, length: int
         seed: seed of the first states and of the sampling.
 
     Returns:
-        a share in [0, 1]; what is no state counts as a wrong step.
+        a share in [0, 1]; steps from and to what is no state are wrong.
     """
     allowed, base, width = _machine(data)
     generator = stream(seed)
@@ -40,9 +40,9 @@ def valid_transitions(model: nn.Module, data: Data, walks: int = 64, length: int
         text = torch.cat([text, token], 1)
     states = read_states(text, width, base)
     before, after = states[:, :-1], states[:, 1:]
-    right = allowed[before.clamp(min=0), after.clamp(min=0)] & (before >= 0) & (after >= 0)
-    # A step from what is no state was wrong one step before already.
-    return float((right | (before < 0) & (after >= 0)).float().mean())
+    known = (before >= 0) & (after >= 0) & (before < len(allowed)) & (after < len(allowed))
+    right = known & allowed[before.where(known, 0), after.where(known, 0)]
+    return float(right.float().mean())
 
 
 @torch.no_grad()

@@ -9,13 +9,16 @@ from graphkit.train.search.lpgnas import (
     SearchResult,
     SizedNodeClassificationTask,
 )
+from graphkit.train.search.skan import SelectionTask, SKANSchedule
 
 __all__ = [
     "LPGNASSearch",
     "LPGNASSupernet",
     "RandomCandidates",
     "RandomSearchTask",
+    "SKANSchedule",
     "SearchResult",
     "SearchedExperiment",
+    "SelectionTask",
     "SizedNodeClassificationTask",
 ]

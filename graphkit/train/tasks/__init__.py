@@ -7,6 +7,7 @@ from graphkit.train.tasks.link_prediction import LinkPredictionTask
 from graphkit.train.tasks.next_token import NextTokenTask
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.pointing import PointingTask
+from graphkit.train.tasks.regression import RegressionTask
 from graphkit.train.tasks.restoration import RestorationTask, psnr, restoration_loss
 from graphkit.train.tasks.task import Task
 from graphkit.train.tasks.temporal_link_prediction import TemporalLinkPredictionTask
@@ -22,6 +23,7 @@ __all__ = [
     "NextTokenTask",
     "NodeClassificationTask",
     "PointingTask",
+    "RegressionTask",
     "RestorationTask",
     "Task",
     "TemporalLinkPredictionTask",

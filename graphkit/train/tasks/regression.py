@@ -1,0 +1,113 @@
+"""Regression: rows of numbers, a real answer or several each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphkit.datasets.splits import IndexSplit
+from graphkit.train.tasks.task import Task
+from graphkit.utils.checks import check_choice, check_features, check_int
+from graphkit.utils.seed import stream
+
+
+class RegressionTask(Task):
+    r"""Predict real numbers from rows, such as the values of a function at points.
+
+    A model is called as ``model(x)`` and returns ``[N, D]``. It learns the mean squared error of answers scaled to mean
+    0 and variance 1 on the training rows. The metric is the relative root mean squared error in percent,
+
+    .. math:: 100 \sqrt{\sum_i \lVert \hat y_i - y_i \rVert^2 / \sum_i \lVert y_i - \bar y \rVert^2}
+
+    with the mean over the same rows: 100 is that of the best constant.
+
+    Args:
+        x: ``[N, F]`` rows.
+        y: ``[N, D]`` answers.
+        split: ids of the training, validation and test rows.
+        batch_size: rows a step; all training rows if None.
+        seed: order of the training rows.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are not finite, a part of the split without rows, answers that
+            are all the same among the training rows.
+        IndexError: an id beyond the rows.
+
+    Example:
+        >>> x = torch.rand(10, 2)
+        >>> split = IndexSplit(*torch.arange(10).split([6, 2, 2]))
+        >>> RegressionTask(x, x.sum(1, keepdim=True), split)
+        RegressionTask(rows=10, features=2, answers=1, IndexSplit(train=6, valid=2, test=2))
+    """
+
+    monitor = "Relative RMSE"
+    lower_is_better = ("Relative RMSE",)
+    unit = "row"
+
+    def __init__(self, x: Tensor, y: Tensor, split: IndexSplit, batch_size: int | None = None, seed: int = 0) -> None:
+        self.x, self.y = check_features(x, "x"), check_features(y, "y")
+        if y.size(0) != x.size(0):
+            raise ValueError(f"y must have {x.size(0)} rows, as x has (got {y.size(0)})")
+        for name in ("train", "valid", "test"):
+            ids: Tensor = getattr(split, name)
+            if ids.numel() == 0:
+                raise ValueError(f"split.{name} holds no rows; training, validation and test need at least one each")
+            if int(ids.max()) >= x.size(0) or int(ids.min()) < 0:
+                raise IndexError(f"split.{name} holds a row outside [0, {x.size(0)})")
+        self.split = split
+        self.batch_size = split.train.numel() if batch_size is None else check_int(batch_size, "batch_size", 1)
+        self.seed = check_int(seed, "seed", 0)
+        known = y[split.train]
+        self.mean, self.scale = known.mean(0), known.std(0, correction=0)
+        if bool((self.scale == 0).any()):
+            raise ValueError("y must differ among the training rows (got one value)")
+
+    def num_batches(self) -> int:
+        return -(-self.split.train.numel() // self.batch_size)
+
+    def size(self, batch: Tensor) -> int:
+        return batch.numel()
+
+    def epoch_size(self) -> int:
+        return self.split.train.numel()
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Ids of the training rows in a new order."""
+        order = torch.randperm(self.split.train.numel(), generator=stream(self.seed, epoch))
+        yield from self.split.train[order.to(self.split.train.device)].split(self.batch_size)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        share = batch[self.rank :: self.world_size]
+        # A process without a row of its own takes part all the same, with a loss of nothing.
+        rows = share if share.numel() else batch[:1]
+        wanted = (self.y[rows] - self.mean) / self.scale
+        total = F.mse_loss(self._answers(model, rows), wanted, reduction="sum") * (share.numel() > 0)
+        return total * (self.world_size / (batch.numel() * self.y.size(1)))
+
+    def _answers(self, model: nn.Module, rows: Tensor) -> Tensor:
+        out = model(self.x[rows])
+        if out.shape != (rows.numel(), self.y.size(1)):
+            raise ValueError(f"model must return [{rows.numel()}, {self.y.size(1)}] (got {list(out.shape)})")
+        return out
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        check_choice(split, "split", ("valid", "test"))
+        model.eval()
+        ids: Tensor = getattr(self.split, split)
+        answers = torch.cat([self._answers(model, part) for part in ids.split(max(self.batch_size, 4096))])
+        y = self.y[ids]
+        error = (answers * self.scale + self.mean - y).square().sum()
+        return {self.monitor: 100 * float((error / (y - y.mean(0)).square().sum()).sqrt())}
+
+    def to(self, device: torch.device | str) -> RegressionTask:
+        for name in ("x", "y", "mean", "scale", "split"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def __repr__(self) -> str:
+        sizes = f"rows={self.x.size(0)}, features={self.x.size(1)}, answers={self.y.size(1)}"
+        return f"{type(self).__name__}({sizes}, {self.split})"
