@@ -73,6 +73,7 @@ class TokenLayout:
                 raise ValueError(f"pos[{bad}] is {pos[bad].tolist()}, outside its grid of {size[0]} x {size[1]}")
         self.pos, self.grid_size, self.time, self.edge_index = pos, grid_size, time, edge_index
         self._order = None if key is None else self._sorted(key)
+        self._windows: dict[tuple[int, bool], tuple[Tensor, int]] = {}
 
     @classmethod
     def of(cls, tokens: Any, num_tokens: int, device: torch.device | None = None) -> TokenLayout:
@@ -253,6 +254,34 @@ class TokenLayout:
         """Images ``[B, H, W, C]`` of :meth:`to_canvas` back to ``[N, C]`` in the order of the nodes."""
         rows = h.reshape(-1, *h.shape[3:])
         return rows if self._canvas[2] is None else rows.index_select(0, self._canvas[2])
+
+    def windows(self, size: int, dilated: bool = False) -> tuple[Tensor, int]:
+        """Windows of ``size`` by ``size`` places of each graph's grid: the place of each token among those of all
+        windows, ``[N]``, and how many windows there are. Place p is place p mod size² of window p div size².
+
+        A window is a square of neighbouring places, or, ``dilated``, one place of each of ``size`` by ``size`` equal
+        cells of the grid. Sides are rounded up to multiples of ``size``.
+
+        Raises:
+            ValueError: no grid, or two tokens of a graph at one place.
+        """
+        if (size, dilated) not in self._windows:
+            if self.pos is None or self.grid_size is None:
+                raise ValueError("tokens must have pos [N, 2] and grid_size [B, 2], rows and columns (got no grid)")
+            cells = (self.grid_size + size - 1).div(size, rounding_mode="floor")  # windows a side, or sides of a cell
+            counts = cells.prod(1)
+            if dilated:
+                sides = cells[self.batch]
+                outer, inner = self.pos % sides, self.pos.div(sides, rounding_mode="floor")
+            else:
+                outer, inner = self.pos.div(size, rounding_mode="floor"), self.pos % size
+            window = (counts.cumsum(0) - counts)[self.batch] + outer[:, 0] * cells[self.batch, 1] + outer[:, 1]
+            place = window * (size * size) + inner[:, 0] * size + inner[:, 1]
+            count = int(counts.sum())
+            if self.num_tokens and int(torch.bincount(place, minlength=1).max()) > 1:
+                raise ValueError("tokens of a graph must have places of their own (got two tokens at one place)")
+            self._windows[size, dilated] = (place, count)
+        return self._windows[size, dilated]
 
     def last(self, x: Tensor) -> Tensor:
         """``[B, ...]`` the row of each graph's last token, zeros for a graph without tokens."""

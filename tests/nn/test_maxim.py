@@ -312,6 +312,9 @@ def test_wrong_arguments():
         AxisGatedMLP(4, 3, "grid").mix_images(torch.rand(1, 4, 6, 4))
     with pytest.raises(ValueError, match="grid_size"):
         AxisGatedMLP(4, 2)(torch.rand(2, 4), Data(pos=torch.tensor([[0, 0], [0, 1]]), num_nodes=2))
+    double = Data(pos=torch.tensor([[0, 0], [0, 0]]), grid_size=torch.tensor([[2, 2]]), num_nodes=2)
+    with pytest.raises(ValueError, match="places of their own"):
+        AxisGatedMLP(4, 2)(torch.rand(2, 4), double)
     with pytest.raises(ValueError, match="images of one size"):
         CrossGating(4, 2).mix_images(torch.rand(1, 4, 4, 4), torch.rand(1, 2, 2, 4))
     with pytest.raises(ValueError, match="one row a token"):

@@ -62,19 +62,8 @@ class TokenWindows:
     """
 
     def __init__(self, tokens: TokenLayout, size: int, axis: str) -> None:
-        if tokens.pos is None or tokens.grid_size is None:
-            raise ValueError("tokens must have pos [N, 2] and grid_size [B, 2], rows and columns (got no grid)")
-        cells = -(-tokens.grid_size // size)  # blocks down and right, or sides of a cell
-        windows = cells[:, 0] * cells[:, 1]
-        first = windows.cumsum(0) - windows
-        if axis == "block":
-            outer, inner = tokens.pos // size, tokens.pos % size
-        else:
-            sides = cells[tokens.batch]
-            outer, inner = tokens.pos % sides, tokens.pos // sides
-        window = first[tokens.batch] + outer[:, 0] * cells[tokens.batch, 1] + outer[:, 1]
-        self.slot = window * (size * size) + inner[:, 0] * size + inner[:, 1]
-        self.count, self.places = int(windows.sum()), size * size
+        self.slot, self.count = tokens.windows(size, dilated=axis == "grid")
+        self.places = size * size
 
     def split(self, x: Tensor) -> Tensor:
         rows = x.new_zeros(self.count * self.places, x.size(1)).index_copy(0, self.slot, x)
