@@ -166,7 +166,7 @@ def _sequences(config: TokenConfig, dataset: Dataset, seed: int) -> Problem:
     length = int(dataset.info.nodes)
     # Drawn with another seed: sequences that no model has seen, twice as long.
     longer = PackedGraphs(SEQUENCE_TASKS[dataset.info.name](split.test.numel(), length=2 * length, seed=1))
-    graphs = PackedGraphs(dataset.graphs)  # type: ignore[arg-type]
+    graphs = PackedGraphs(dataset.graphs)
     task = TokenClassificationTask(graphs, split, config.batch_size, seed, longer)
     return Problem(task, "token", int(graphs["x"].max()) + 1, 1, task.num_classes, 2 * length)
 

@@ -83,7 +83,7 @@ class GLAWindowConv(GatedLinearAttention):
             lag = torch.arange(dst.numel(), device=dst.device) - begin[dst]
             return dst - lag, dst
         row = tokens.ptr[tokens.batch] + tokens.rank  # of each node, in reading order
-        src, dst = row[tokens.edge_index]  # type: ignore[index]
+        src, dst = row[tokens.edge_index]
         before = src < dst
         return torch.cat([src[before], place]), torch.cat([dst[before], place])
 

@@ -81,7 +81,7 @@ class SpikeGPT(TokenModel):
         self.input_norm = nn.LayerNorm(channels)
         # Blocks normalise what they read themselves.
         self.mixer_norms = nn.ModuleList(nn.Identity() for _ in range(num_layers))
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels)  # type: ignore[assignment]
         self.lin_out = nn.Linear(channels, out_channels, bias=False)
         self.reset_parameters()
 
@@ -111,7 +111,7 @@ class SpikeGPT(TokenModel):
         width, total = self.channels, 0.0
         for name, rate in rates.items():
             if name.endswith("time_neurons"):
-                fan_out = self.mixers[0].channel_mix.lin_k.out_features + width
+                fan_out = 5 * width  # the wide map of channel mixing and that of its gate
             else:  # of the embedding or a block: on to the next block, or to the head
                 last = name.startswith(f"mixers.{self.num_layers - 1}.")
                 fan_out = self.out_channels if last else 3 * width
