@@ -30,6 +30,7 @@ LAST_LINE = {
     "forward_gnn.py": "digits: test accuracy ",
     "lagnn.py": "digits: test accuracy ",
     "stable.py": "pyimports: test accuracy ",
+    "graph_mamba.py": "digits: test accuracy ",
     "spikegpt_chars.py": "SpikeGPT: test ",
     "forecast_etth1.py": "nycflights-hourly: test MSE ",
     "image_tokens.py": "ViG: ",
