@@ -53,7 +53,7 @@ def reset_majority(num_sequences: int, length: int = 48, reset: float = 1 / 12, 
 
 
 def associative_recall(
-    num_sequences: int, length: int = 64, pairs: int = 8, keys: int = 32, values: int = 32, seed: int = 0
+    num_sequences: int, length: int = 32, pairs: int = 4, keys: int = 16, values: int = 16, seed: int = 0
 ) -> Data:
     """Keys with a value each, then the keys again, one by one at random places: asked is the value of each. The
     multi-query associative recall of `"Zoology: Measuring and Improving Recall in Efficient Language Models"

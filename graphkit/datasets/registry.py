@@ -473,7 +473,7 @@ for _read, _row, _licence, _source in (
         origin="file" if _row[1] else "built",
     )
 # A token is counted as a node, and each but the last is joined to the next.
-for _name, _length, _classes in (("reset-majority", 48, 2), ("associative-recall", 64, 32)):
+for _name, _length, _classes in (("reset-majority", 48, 2), ("associative-recall", 32, 16)):
     _register(
         _sequences,
         (_name, "", _length, _length - 1, 0, _classes, 15360),

@@ -26,7 +26,7 @@ class Config(TokenConfig):
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "reset-majority": {"epochs": 1},
-    "associative-recall": {"channels": 64, "layers": 2, "lr": 0.003, "epochs": 20},
+    "associative-recall": {"channels": 64, "layers": 2, "lr": 0.005, "epochs": 10},
     "help-topics": {"channels": 128, "layers": 4, "heads": 4, "lr": 0.003, "epochs": 20, "warmup": 1, "dropout": 0.1},
     "tiny-shakespeare": {
         "channels": 128,

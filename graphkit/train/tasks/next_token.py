@@ -47,7 +47,7 @@ class NextTokenTask(Task):
         >>> from graphkit.datasets.text import character_tokens, position_split
         >>> data = character_tokens("to be or not to be " * 20)
         >>> NextTokenTask(data.x, position_split(data.num_nodes), context=16)
-        NextTokenTask(tokens=380 of 8, context=16, IndexSplit(train=304, valid=38, test=38))
+        NextTokenTask(tokens=380 of 7, context=16, IndexSplit(train=304, valid=38, test=38))
     """
 
     unit = "token"
