@@ -219,10 +219,11 @@ def test_stages_and_scales():
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
     alone = network.eval()(images)
     torch.testing.assert_close(alone, outputs[0])
-    # The last convolution gives what is added to the input.
-    for head in (network.stages[-1].heads[-1],):
+    # The last convolutions give what is added to the input, or to the pixels nearest to the middles of squares.
+    for head in network.stages[-1].heads:
         nn.init.zeros_(head.weight)
     torch.testing.assert_close(network(images), images)
+    torch.testing.assert_close(network.train()(images)[1], images[:, :, 1::2, 1::2])
 
 
 def test_other_outputs_are_not_added_to_the_input():

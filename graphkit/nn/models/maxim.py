@@ -356,7 +356,8 @@ class MAXIM(nn.Module):
                 f"(got {images.size(2)} x {images.size(3)}); pad them"
             )
         image = images.permute(0, 2, 3, 1)
-        pyramid = [image[:, :: 2**i, :: 2**i] for i in range(self.scales)]
+        # The nearest pixel to the middle of each square; of equally near ones that below and to the right, as in JAX.
+        pyramid = [image[:, 2**i // 2 :: 2**i, 2**i // 2 :: 2**i] for i in range(self.scales)]
         outputs: list[Tensor] = []
         attended: list[Tensor] = []
         encoded: list[Tensor] = []
