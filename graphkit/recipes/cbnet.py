@@ -58,7 +58,7 @@ class Config:
     """Epochs without a better validation value before training stops."""
 
 
-_CITATIONS: dict[str, Any] = {"conv": "gcn", "row_normalize": True, "dropout": 0.5, "lr": 0.01, "weight_decay": 5e-4}
+_CITATIONS: dict[str, Any] = {"row_normalize": True, "dropout": 0.5, "lr": 0.01, "weight_decay": 5e-4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {},
     "Cora": _CITATIONS,
