@@ -29,6 +29,7 @@ class Recurrent(TokenMixer):
         ValueError: ``channels`` below 1 or another cell.
 
     Example:
+        >>> import torch
         >>> Recurrent(8, "lstm")(torch.randn(5, 8), torch.tensor([0, 2, 5])).shape
         torch.Size([5, 8])
     """

@@ -67,6 +67,7 @@ def window_norm(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
     and what undoes it: mean and root, ``[B, 1, V]`` each.
 
     Example:
+        >>> import torch
         >>> window_norm(torch.tensor([[[1.0], [3.0]]]))[0].flatten().round(decimals=2)
         tensor([-1.,  1.])
     """
@@ -94,6 +95,7 @@ class RepeatForecast(Forecaster):
         ValueError: a number below 1, or fewer rows than ``period * count``.
 
     Example:
+        >>> import torch
         >>> RepeatForecast(4, 3, period=2)(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1)).flatten()
         tensor([3., 4., 3.])
     """
@@ -132,6 +134,7 @@ class LinearForecast(Forecaster):
         ValueError: a number below 1.
 
     Example:
+        >>> import torch
         >>> LinearForecast(8, 4)(torch.randn(2, 8, 3)).shape
         torch.Size([2, 4, 3])
     """
