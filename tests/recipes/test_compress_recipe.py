@@ -127,6 +127,22 @@ def test_the_command_runs_and_trains_each_stage_once(tmp_path, monkeypatch) -> N
     assert (tmp_path / "compress" / "digits.png").stat().st_size > 1000
 
 
+def test_a_stopped_chain_goes_on_as_if_it_had_not(tmp_path) -> None:
+    def run(folder: str, *words: str) -> dict:
+        flags = ["--fast", "--device", "cpu", "--quiet", "--models", "Student-int", "--out", str(tmp_path / folder)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert cli.main(["run", "compress", *flags, *words]) == 0
+        outcome = tmp_path / folder / "compress" / "digits" / "Student-int" / "seed0" / "outcome.json"
+        found = json.loads(outcome.read_text())
+        return {name: found["best"][name] for name in ("Accuracy", "Likelihood", "Model kB")} | {
+            "losses": [row["loss"] for row in found["history"]]
+        }
+
+    run("stopped", "--int-epochs", "1")
+    assert run("stopped", "--int-epochs", "3", "--resume") == run("whole", "--int-epochs", "3")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
