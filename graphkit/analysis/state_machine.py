@@ -80,7 +80,7 @@ def state_control(model: nn.Module, data: Data, places: Tensor, context: int, se
 
     Returns:
         the probability of a next state that may follow the other state, and of one that may follow the state that was
-        read, each where the two have no next state in common.
+        read, each among the next states that the two do not have in common.
     """
     allowed, base, width = _machine(data)
     read = _windows(data, places, context, width)
@@ -103,11 +103,13 @@ def state_control(model: nn.Module, data: Data, places: Tensor, context: int, se
         prob = (prob.reshape(-1, 1) * step).view(len(read), -1)
     prob = prob[:, : len(allowed)]
     follows, stays = allowed[wanted], allowed[state]
-    apart = ~(follows & stays)
-    return (
-        float((prob * (follows & apart)).sum(1).div((prob * apart).sum(1).clamp(min=1e-9)).mean()),
-        float((prob * (stays & apart)).sum(1).div((prob * apart).sum(1).clamp(min=1e-9)).mean()),
-    )
+    # Next states that both may have tell nothing, and states with the same ones cannot be told apart.
+    rows = (follows ^ stays).any(1) & (state != wanted)
+    prob = (prob * ~(follows & stays))[rows]
+    if not len(prob):
+        raise ValueError("places must hold texts that end with different states")
+    prob = prob / prob.sum(1, keepdim=True).clamp(min=1e-9)
+    return float((prob * follows[rows]).sum(1).mean()), float((prob * stays[rows]).sum(1).mean())
 
 
 def _machine(data: Data) -> tuple[Tensor, int, int]:
