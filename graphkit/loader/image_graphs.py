@@ -20,7 +20,8 @@ class ImageGraphs(PackedGraphs):
         images: ``[N, C, H, W]`` or ``[N, H, W]``, uint8 or floating; or a dataset whose graphs have ``image``, such as
             ``load("digit_images").graphs``, with what else they have a row of.
         patch: pixels a side of a token.
-        kernel: tokens are linked to those within a square of so many around them.
+        kernel: tokens are linked to those within a square of so many around them; None makes no edges, which most
+            models of images do not read.
         **fields: what else an image has, such as labels ``y``: ``[N, ...]`` each.
 
     Shapes:
@@ -38,7 +39,9 @@ class ImageGraphs(PackedGraphs):
         (torch.Size([32, 4]), [[4, 4], [4, 4]], tensor([3, 5]))
     """
 
-    def __init__(self, images: Tensor | InMemoryDataset, patch: int = 1, kernel: int = 3, **fields: Tensor) -> None:
+    def __init__(
+        self, images: Tensor | InMemoryDataset, patch: int = 1, kernel: int | None = 3, **fields: Tensor
+    ) -> None:
         if isinstance(images, InMemoryDataset):
             images, found = _of_dataset(images)
             fields = {**found, **fields}
@@ -50,10 +53,12 @@ class ImageGraphs(PackedGraphs):
         for name, value in fields.items():
             if value.dim() == 0 or value.size(0) != len(self):
                 raise ValueError(f"{name} must have a row for each of {len(self)} images (got {list(value.shape)})")
-        self.tokenize = ImageTokens(patch, kernel)
+        self.tokenize = ImageTokens(patch, 1 if kernel is None else kernel)
         self.fields = fields
         # Of what every image has the same: places and edges.
         self._grid = self.tokenize(Data(image=self.images[0]))
+        if kernel is None:
+            del self._grid.edge_index
         self.tokens_per_image = int(self._grid.num_nodes or 0)
         self.num_nodes = len(self) * self.tokens_per_image
 
@@ -61,7 +66,7 @@ class ImageGraphs(PackedGraphs):
         return self.images.size(0)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.fields or name in ("x", "pos", "grid_size", "edge_index")
+        return name in self.fields or name in self._grid
 
     def __getitem__(self, name: str) -> Tensor:
         """A field of all images, such as ``graphs["y"]``; tokens come with :meth:`batch`."""
@@ -78,11 +83,13 @@ class ImageGraphs(PackedGraphs):
         index = check_graph_ids(index, len(self)).to(self.images.device)
         grid, tokens, count = self._grid, self.tokens_per_image, index.numel()
         first = torch.arange(count + 1, device=index.device) * tokens
-        edges = grid.edge_index[:, None] + first[:-1, None]
+        edges = {}
+        if grid.edge_index is not None:
+            edges["edge_index"] = (grid.edge_index[:, None] + first[:-1, None]).flatten(1)
         out = Batch(
             _base_cls=Data,
             x=image_patches(self.images[index], self.tokenize.patch).flatten(0, 1),
-            edge_index=edges.flatten(1),
+            **edges,
             **{name: value[index] for name, value in self.fields.items()},
             pos=grid.pos.repeat(count, 1),
             grid_size=grid.grid_size.expand(count, 2),

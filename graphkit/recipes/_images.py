@@ -53,7 +53,7 @@ def image_task(config: ImageConfig, seed: int) -> tuple[GraphClassificationTask,
         raise ValueError(f"{config.dataset} has no images; take digit_images, MNIST or Fashion-MNIST")
     order = torch.randperm(split.train.numel(), generator=stream(seed, 11))[: config.images]
     split = IndexSplit(split.train[order], split.valid, split.test)
-    graphs = ImageGraphs(dataset.graphs, config.patch)
+    graphs = ImageGraphs(dataset.graphs, config.patch, kernel=None)  # no model here reads edges
     task = GraphClassificationTask(graphs, graphs["y"], split, config.batch_size, seed, dataset.info.classes)
     return task, graphs
 

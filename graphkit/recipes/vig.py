@@ -70,7 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "channels": 48,
         "layers": 3,
         "lr": 0.003,
-        "epochs": 200,
+        "epochs": 100,
         "warmup": 10.0,
         "weight_decay": 0.0,
         "eval_every": 5,

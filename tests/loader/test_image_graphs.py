@@ -66,6 +66,18 @@ def test_it_is_packed_graphs_to_all_who_take_them():
     assert repr(graphs) == "ImageGraphs(1797 of 1 x 8 x 8, patch=4)"
 
 
+def test_without_edges_the_rest_is_the_same():
+    index = torch.tensor([3, 1])
+    linked, apart = (ImageGraphs(images(), 2, kernel, y=torch.arange(5)) for kernel in (3, None))
+    assert "edge_index" in linked
+    assert "edge_index" not in apart
+    batch = apart.batch(index)
+    assert batch.edge_index is None
+    want = linked.batch(index)
+    for name in ("x", "y", "pos", "grid_size", "batch", "ptr"):
+        assert torch.equal(batch[name], want[name]), name
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
