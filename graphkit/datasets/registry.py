@@ -417,18 +417,19 @@ _register(
     source="drawn at random; a bag is positive if it holds a signal",
     origin="built",
 )
-for _name, _sizes in (
-    ("sort-5", (5, 0, 1)),
-    ("sort-10", (10, 0, 1)),
-    ("convex-hull-5", (5, 0, 2)),
-    ("convex-hull-10", (7.53, 0, 2)),
-    ("delaunay-5", (5, 0, 2)),
-    ("tsp-10", (10, 0, 2)),
-    ("digit-paths", (12, 26.22, 4)),
+for _row in (
+    ("sort-5", "", 5, 0, 1, 0, 4000),
+    ("sort-10", "", 10, 0, 1, 0, 4000),
+    ("convex-hull-5", "", 5, 0, 2, 0, 4000),
+    ("convex-hull-10", "", 7.53, 0, 2, 0, 4000),
+    ("delaunay-5", "", 5, 0, 2, 0, 4000),
+    ("tsp-10", "", 10, 0, 2, 0, 4000),
+    ("digit-paths", "", 12, 26.22, 4, 0, 4000),
 ):
+    _name = _row[0]
     _register(
         _pointing,
-        (_name, "", *_sizes, 0, 4000),
+        _row,
         metric=PROBLEMS[_name].monitor,
         protocols=("drawn",),
         licence="CC-BY-4.0" if _name == "digit-paths" else "MIT",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from graphkit import cli
+from graphkit.bench.records import Record, Row
 from graphkit.datasets import load, registry
 from graphkit.datasets.bags import bit_pattern_bags
 from graphkit.datasets.pointing import PROBLEMS
@@ -138,3 +142,35 @@ def test_hopfield_runs(tmp_path, capsys):
         assert {row["model"] for row in record["rows"]} == set(models)
     assert cli.main(["run", "hopfield", "--dataset", "digits", "--quiet", "--out", str(tmp_path)]) == 2
     assert "no protocol for graph tasks" in capsys.readouterr().err
+
+
+def test_the_plot_of_recall(tmp_path):
+    """A line a model and temperature, higher where more is recalled; without a table it is told."""
+    path = Path(__file__).parents[2] / "scripts" / "plot_recall.py"
+    spec = importlib.util.spec_from_file_location("plot_recall", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = {"patterns": [50, 50, 100, 100], "beta": [1.0, 4.0] * 2, "Recalled": [90, 95, 60, 80], "Error": [0] * 4}
+    record = Record(
+        key="hopfield_recall",
+        dataset="digits",
+        protocol="",
+        command="",
+        rows=[Row("Hopfield", "Recalled", "test", [80.0])],
+        seeds=[0],
+        config={},
+        monitor="Recalled",
+        tables={"Hopfield": table},
+    )
+    script.main(["--record", str(record.save(tmp_path)), "--out", str(tmp_path / "plot.svg")])
+    drawn = ElementTree.parse(tmp_path / "plot.svg").getroot()
+    points = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
+    assert [point[0].text for point in points][:2] == [
+        "Hopfield, beta 1, 50 images: 90.0 %",
+        "Hopfield, beta 1, 100 images: 60.0 %",
+    ]
+    heights = [float(point.get("cy")) for point in points]
+    assert sorted(range(4), key=lambda i: heights[i]) == [2, 0, 3, 1]
+    record.tables = {}
+    with pytest.raises(ValueError, match="no table of numbers stored"):
+        script.draw(record)
