@@ -76,7 +76,7 @@ def test_parts_of_sequences_share_none(name):
         (lambda: reset_majority(0), "num_sequences"),
         (lambda: reset_majority(1, reset=2), "reset"),
         (lambda: associative_recall(1, length=5, pairs=2), "length"),
-        (lambda: associative_recall(1, keys=4), "keys"),
+        (lambda: associative_recall(1, keys=3), "keys"),
     ],
 )
 def test_wrong_input(call, message):
