@@ -113,7 +113,7 @@ def test_runs_from_the_command_line(key, model, tmp_path, capsys):
         (["vig", "--dataset", "graphon-domains"], "graphon-domains has no images"),
         (["vig", "--patch", "3"], "patch=3 divides"),
         (["convit", "--models", "ConVit"], "did you mean 'ConViT'"),
-        (["convit", "--local-layers", "3"], "for the class token to see the image"),
+        (["convit", "--local-layers", "3", "--head", "class"], "for the class token to see the image"),
     ],
 )
 def test_what_a_user_gets_wrong_is_told(words, message, tmp_path, capsys):
