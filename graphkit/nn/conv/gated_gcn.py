@@ -56,9 +56,10 @@ class GatedGCNConv(nn.Module):
             raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
         index = incoming(graph, x.size(0))
         root, value, here, there = self.lin(x).chunk(4, 1)
-        gate = torch.sigmoid(here[index.row] + there[index.col])
+        # Not here[row], whose gradient several threads would add up in an order of their own.
+        gate = torch.sigmoid(here.index_select(0, index.row) + there.index_select(0, index.col))
         # Both sums in one pass over the edges.
-        sums = torch.cat([gate * value[index.col], gate], 1)
+        sums = torch.cat([gate * value.index_select(0, index.col), gate], 1)
         total, weight = x.new_zeros(x.size(0), sums.size(1)).index_add(0, index.row, sums).chunk(2, 1)
         return root + total / (weight + self.eps)
 

@@ -226,7 +226,7 @@ class GraphMambaNet(nn.Module):
         parts = [self.embed, self.encoder, *self.token_mixers, *self.token_norms, *self.layers, self.norm, self.lin_out]
         for part in parts:
             if part is not None:
-                part.reset_parameters()  # type: ignore[operator]
+                part.reset_parameters()
 
     def forward(
         self,

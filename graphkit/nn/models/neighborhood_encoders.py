@@ -81,7 +81,9 @@ class RandomWalkFeatures(nn.Module):
         return found
 
     def _convolved(self, node: Tensor, graph: NeighborIndex, walk: Tensor) -> Tensor:
-        z = node[walk] + self.lin_bits(self.bits(graph, walk).to(node.dtype))
+        z = node.index_select(0, walk.flatten()).view(*walk.shape, -1) + self.lin_bits(
+            self.bits(graph, walk).to(node.dtype)
+        )
         out = z * self.conv_weight[0]
         for k in range(1, min(self.window, walk.size(1) - 1) + 1):
             out = out + F.pad(z[:, :-k] * self.conv_weight[k], (0, 0, k, 0))
@@ -123,7 +125,7 @@ class NeighborhoodSubgraphs(nn.Module):
 
     def forward(self, h: Tensor, graph: NeighborIndex, walks: list[Tensor]) -> Tensor:
         ptr, member = visited_sets(walks, h.size(0), h.device)
-        z = h[member]
+        z = h.index_select(0, member)
         z = z + F.relu(self.conv(z, induced_subgraphs(graph, ptr, member)))
         everyone = torch.arange(member.numel(), device=h.device)
         return spmm(ptr, everyone, z) / ptr.diff()[:, None].to(h.dtype)
