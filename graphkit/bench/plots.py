@@ -73,6 +73,6 @@ def _plot_pareto(record: Record, cost: str, panel: Any) -> None:
     for name in names:
         place = (test[name, cost], test[name, record.monitor])
         panel.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
-    panel.margins(x=0.2)
+    panel.margins(0.2, 0.1)
     panel.set_xscale("log")
     panel.set(title=f"{record.monitor} against {cost}", xlabel=cost, ylabel=f"test {record.monitor} (%)")
