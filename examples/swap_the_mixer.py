@@ -12,11 +12,11 @@ import time
 
 import torch
 from torch.nn import functional as F
-from torch_geometric.data import Data
 
 from graphkit.datasets import load
-from graphkit.loader import GraphLoader, PackedGraphs
+from graphkit.loader import GraphLoader, ImageGraphs
 from graphkit.nn import (
+    BiGatedLinearAttention,
     BiMamba,
     GatedLinearAttention,
     GatedPositionalAttention,
@@ -27,7 +27,6 @@ from graphkit.nn import (
     TokenMixingGate,
     TokenModel,
 )
-from graphkit.transforms import ImageTokens
 from graphkit.utils.seed import seed_everything
 
 MIXERS = {
@@ -38,6 +37,7 @@ MIXERS = {
     "mamba both ways": BiMamba,
     "attention": SelfAttention,
     "convit": GatedPositionalAttention,
+    "vig": lambda channels: BiGatedLinearAttention(channels, heads=4),
     "mlp mixer": lambda channels: MixerBlock(channels, num_tokens=16),
     "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=16),
 }
@@ -57,9 +57,7 @@ args = parser.parse_args()
 # 1,797 images as token graphs: 16 tokens each, of 4 pixels, with their places on the grid.
 digits = load("digits").data
 images = (digits.x / digits.x.max()).view(-1, 1, 8, 8)
-tokenize = ImageTokens(patch=2)
-graphs = PackedGraphs([tokenize(Data(image=image, y=y.view(1))) for image, y in zip(images, digits.y, strict=True)])
-graphs = graphs.to(args.device)
+graphs = ImageGraphs(images, patch=2, y=digits.y).to(args.device)
 order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(args.seed)).to(args.device)
 train, valid, test = order[:100] if args.fast else order[:1000], order[1000:1300], order[1300:]
 
