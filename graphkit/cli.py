@@ -7,7 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +105,8 @@ def _run(words: list[str]) -> None:
     values = {f.name: getattr(parsed.hyperparameter, f.name) for f in fields(recipe.config)}
     values |= {name: getattr(parsed, name) for name in ("dataset", "root") if name in values}
     values["dataset"] = config.dataset  # as the registry spells it
-    run(recipe, recipe.config(**values), parsed.run, command=shlex.join(["graphkit", "run", *words]))
+    options = replace(parsed.run, models=parsed.run.models or recipe.models_for(config.dataset))
+    run(recipe, recipe.config(**values), options, command=shlex.join(["graphkit", "run", *words]))
 
 
 def _run_form(recipe: Recipe, config: Any) -> type:
@@ -149,7 +150,7 @@ def _run_help(recipe: Recipe, config: Any) -> str:
     return "\n\n".join(
         [
             title + ".",
-            f"Models: {', '.join(recipe.models)}.",
+            f"Models: {', '.join(recipe.models_for(config.dataset))}.",
             f"Protocol: {recipe.describe(config)}.",
             f"Datasets with settings of their own: {tuned}. Others take the recipe's defaults.",
             f"Writes FOLDER/{recipe.key}/{config.dataset}.json (the record) and a plot beside it; see --out.",

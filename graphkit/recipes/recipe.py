@@ -43,6 +43,7 @@ class Recipe:
         models: the models of the table, in order.
         build: ``build(config, model, seed)`` makes the experiment of one model.
         reported: the paper's figures by (model, dataset).
+        absent: models that do not apply to a dataset: its table goes without them.
         headline: metrics that tables show beside the one that chooses the epoch.
         task: the kind of task: ``"link"``, ``"node"`` and so on; it chooses the dataset's way to split. Of several, the
             first that the dataset has a way to split for. None if nothing is split.
@@ -59,6 +60,11 @@ class Recipe:
     protocol: str
     reported: dict[tuple[ModelName, DatasetName], Reported] = field(default_factory=dict)
     headline: tuple[str, ...] = ()
+    absent: dict[DatasetName, tuple[ModelName, ...]] = field(default_factory=dict)
+
+    def models_for(self, dataset: str) -> tuple[ModelName, ...]:
+        """The models of a dataset's table."""
+        return tuple(model for model in self.models if model not in self.absent.get(info(dataset).name, ()))
 
     def defaults(self, dataset: str | None = None, fast: bool = False) -> Any:
         """The config with the settings of ``dataset``; of the first dataset if None."""
