@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import scipy.sparse
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose, RemoveSelfLoops, ToUndirected
 
@@ -306,15 +307,20 @@ def _server(task: NodeClassificationTask, model: nn.Module) -> tuple[Callable[[]
     """How all nodes are answered, how one is, and the bytes of what answers."""
     if isinstance(model, (CodeDistillMLP, IntegerMLP)):
         assert task.x is not None
-        x = task.x.to_dense() if task.x.is_sparse_csr else task.x
+        x, features = task.x.to_dense() if task.x.is_sparse_csr else task.x, task.features(model)
         if isinstance(model, CodeDistillMLP):
-            network = model.serving()
-            return partial(network, x), lambda node: network(x[node : node + 1]), model_bytes(network)
+            network, student = model.serving(), model
+            # All rows at once as they are kept, which may be sparse; one row is dense.
+            return (
+                lambda: student.lin_out(student.hidden(features)),
+                lambda node: network(x[node : node + 1]),
+                model_bytes(network),
+            )
         with tempfile.TemporaryDirectory() as folder:
             path = model.save(Path(folder, "student.npz"))
             answer, size = load_integer_mlp(path), path.stat().st_size
         rows = x.cpu().numpy()
-        return partial(answer, rows), lambda node: answer(rows[node : node + 1]), size
+        return partial(answer, _in_numpy(features)), lambda node: answer(rows[node : node + 1]), size
     features, graph = task.features(model), sampling_graph(task.edge_index, task.num_nodes)
 
     def alone(node: int) -> Any:
@@ -331,6 +337,14 @@ def _server(task: NodeClassificationTask, model: nn.Module) -> tuple[Callable[[]
         codebook = model.quantizer.codebook  # no parameter, but nothing is answered without it
         size += codebook.numel() * codebook.element_size()
     return partial(model, features, task.graph), alone, size
+
+
+def _in_numpy(x: Tensor) -> Any:
+    """The same features for NumPy, sparse ones for SciPy."""
+    if not x.is_sparse_csr:
+        return x.cpu().numpy()
+    parts = (x.values(), x.col_indices(), x.crow_indices())
+    return scipy.sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=tuple(x.shape))
 
 
 RECIPE = Recipe(

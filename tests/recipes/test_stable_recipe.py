@@ -35,7 +35,7 @@ def test_the_recipe_is_found_and_has_the_released_settings() -> None:
         ("CiteSeer-meta-0.05", "none", 0.2, "CiteSeer", 1),
         ("CiteSeer-meta-0.25", "none", 0.2, "CiteSeer", 4),
         ("PolBlogs", "none", 0.2, "PolBlogs", 0),
-        ("PolBlogs-meta-0.10", "none", 0.2, "PolBlogs", 2),
+        ("PolBlogs-meta-0.15", "none", 0.2, "PolBlogs", 3),
         ("Cora-nettack-5", "none", 0.2, "Cora", 1),
     ],
 )
@@ -45,10 +45,9 @@ def test_settings_follow_the_graph_and_the_rate(dataset: str, attack: str, rate:
     assert defence(replace(config, k=2, alpha=0.0)) == replace(DEFENCES[graph][row], k=2, alpha=0.0)
 
 
-@pytest.mark.parametrize("share", ["0.15", "0.20"])
-def test_where_the_released_power_fails_it_is_chosen_by_validation(share: str) -> None:
-    config = RECIPE.defaults(f"PolBlogs-meta-{share}")
-    released = DEFENCES["PolBlogs"][3]
+def test_where_the_released_power_fails_it_is_chosen_by_validation() -> None:
+    config = RECIPE.defaults("PolBlogs-meta-0.20")
+    released = DEFENCES["PolBlogs"][4]
     assert released.alpha == 2.0
     assert defence(config) == replace(released, alpha=0.5)
     assert defence(replace(config, alpha=2.0)) == released

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -255,8 +256,9 @@ class IntegerMLP(nn.Module):
         return f"{type(self).__name__}({sizes}, w_bits={self.w_bits}, a_bits={self.a_bits})"
 
 
-def load_integer_mlp(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+def load_integer_mlp(path: str | os.PathLike) -> Callable[[Any], np.ndarray]:
     """The function that a file of :meth:`IntegerMLP.save` holds: features ``[N, F]`` to logits ``[N, C]``, in NumPy.
+    Features may be a sparse matrix of SciPy.
 
     Features are rounded to whole numbers; products, sums and biases are whole numbers, which floats hold exactly as far
     as they are needed here, so that the fast products of floats serve. The weights are unpacked once, four or eight
@@ -285,15 +287,24 @@ def load_integer_mlp(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarr
         scale = np.ldexp(np.ones(1, kind), layer.exponent + layer.input_exponent)
         ready.append((layer, layer.weight.T.astype(kind, order="C"), layer.bias.astype(kind), scale, kind))
 
-    def answer(x: np.ndarray) -> np.ndarray:
+    def answer(x: Any) -> np.ndarray:
         if x.ndim != 2 or x.shape[1] != layers[0].weight.shape[1]:
             raise ValueError(f"x must have shape [N, {layers[0].weight.shape[1]}] (got {list(x.shape)})")
-        h = x.astype(np.float32, copy=False)
+        h = (
+            scipy.sparse.csr_array(x).astype(np.float32)
+            if scipy.sparse.issparse(x)
+            else x.astype(np.float32, copy=False)
+        )
         for place, (layer, weight, bias, scale, kind) in enumerate(ready):
             if place:
                 h = np.maximum(h, 0)
             step = kind(2.0**-layer.input_exponent)
-            codes = np.clip(np.rint(h.astype(kind, copy=False) * step), layer.low, layer.high)
+            codes = h.astype(kind, copy=False)
+            if scipy.sparse.issparse(codes):  # zero is the whole number zero
+                codes = codes.copy()
+                codes.data = np.clip(np.rint(codes.data * step), layer.low, layer.high)
+            else:
+                codes = np.clip(np.rint(codes * step), layer.low, layer.high)
             h = ((codes @ weight + bias) * scale).astype(np.float32, copy=False)
         return h
 
