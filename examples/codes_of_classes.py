@@ -66,6 +66,7 @@ with torch.no_grad():
         share = 100 * float(report.precision[0, code])
         print(
             f"  code {code:4d}: {int(report.count[0, code]):5d} times, {share:5.1f} % class {int(report.label[0, code])}"
+            print(f"with the codes of class {label}, {share:.1f} % of nodes are it")
         )
     for label, ids in enumerate(report.codes_of(args.k)[:3]):
         with codes_forced(model, {"convs.0": ids}):
