@@ -43,9 +43,10 @@ class PointingTask(Task):
         ValueError: a number out of range, or graphs without answers.
 
     Example:
-        >>> problem = pointing_problem("sort-5")  # doctest: +SKIP
-        >>> task = PointingTask(problem, problem.draw(100, 0, None, False), problem.draw(100, 1, None, False))
-        ... # doctest: +SKIP
+        >>> from graphkit.datasets.pointing import pointing_problem
+        >>> problem = pointing_problem("sort-5")
+        >>> PointingTask(problem, *(problem.draw(100, seed, None, False) for seed in (0, 1)))
+        PointingTask(Exact, valid=100, test=100, epoch_size=12800, beam=1)
     """
 
     unit = "graph"
