@@ -30,8 +30,8 @@ KINDS = ("token", "text", "node")
 PROTOCOL = (
     "a seed draws the weights, the order of training and random splits; test at the epoch of the best validation "
     "value. Sequences: accuracy at the tokens asked. Texts: every character of a part is scored once, in windows that "
-    "overlap by half, with at least half a context before it. Nodes: read as their surroundings, far to near; of "
-    "digits, pixel by pixel"
+    "overlap by half, with at least half a context before it. Nodes: the mean of what is read of their surroundings, "
+    "far to near; of digits, pixel by pixel"
 )
 
 
@@ -81,7 +81,7 @@ class Problem:
 
     Args:
         task: the task.
-        head: head of a model: ``"token"``, ``"mean"`` or ``"last"``.
+        head: head of a model: ``"token"`` or ``"mean"``.
         num_embeddings: number of ids, if tokens are ids.
         in_channels: width of a token's features, otherwise.
         out_channels: width of a model's output.
@@ -189,4 +189,5 @@ def _nodes(config: TokenConfig, dataset: Dataset, seed: int) -> Problem:
     prepared = Compose([NormalizeFeatures(), RemoveSelfLoops(), ToUndirected()])(data)
     graphs = PackedGraphs(HopTokens(config.hops)(prepared))
     task = GraphClassificationTask(graphs, data.y, split, config.batch_size, seed)
-    return Problem(task, "last", None, graphs.num_features, task.num_classes, config.hops + 1)
+    # The last token, the node itself, would do with what it holds alone.
+    return Problem(task, "mean", None, graphs.num_features, task.num_classes, config.hops + 1)

@@ -41,8 +41,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "help-topics": {"warmup": 1},
     "tiny-shakespeare": {"warmup": 1, "epochs": 15},
     "digits": {"channels": 48, "layers": 2, "lr": 0.003, "batch_size": 64, "epochs": 25},
-    "pyimports": {"channels": 64, "layers": 2, "dropout": 0.3, "epochs": 60},
-    "Cora": {"channels": 64, "layers": 1, "dropout": 0.5, "weight_decay": 0.1, "epochs": 60},
+    "pyimports": {"channels": 64, "layers": 2, "lr": 0.005, "dropout": 0.3, "weight_decay": 0.1, "epochs": 40},
+    "Cora": {"channels": 64, "layers": 1, "lr": 0.01, "dropout": 0.6, "weight_decay": 1.0, "epochs": 40},
     "reset-majority": {"channels": 32, "layers": 2, "lr": 0.01, "epochs": 4},
     "associative-recall": {"channels": 64, "layers": 2, "lr": 0.003},
 }
