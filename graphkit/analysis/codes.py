@@ -22,7 +22,7 @@ class CodeReport(NamedTuple):
     labels: Tensor
 
     @property
-    def count(self) -> Tensor:
+    def uses(self) -> Tensor:
         """``[groups, num_codes]`` how often each code is used."""
         return self.joint.sum(-1)
 
@@ -34,7 +34,7 @@ class CodeReport(NamedTuple):
     @property
     def precision(self) -> Tensor:
         """``[groups, num_codes]`` share of a code's uses that are of its label; 0 for a code that is not used."""
-        return self.joint.amax(-1) / self.count.clamp(min=1)
+        return self.joint.amax(-1) / self.uses.clamp(min=1)
 
     @property
     def recall(self) -> Tensor:
@@ -44,12 +44,12 @@ class CodeReport(NamedTuple):
     @property
     def purity(self) -> Tensor:
         """``[groups]`` mean precision, each code counting as often as it is used."""
-        return self.joint.amax(-1).sum(-1) / self.count.sum(-1).clamp(min=1)
+        return self.joint.amax(-1).sum(-1) / self.uses.sum(-1).clamp(min=1)
 
     @property
     def active(self) -> Tensor:
         """``[groups]`` number of codes that are used."""
-        return (self.count > 0).sum(-1)
+        return (self.uses > 0).sum(-1)
 
     def codes_of(self, k: int = 1) -> Tensor:
         """``[num_labels, groups, k]`` codes that vectors of each label have most often, most frequent first: what to

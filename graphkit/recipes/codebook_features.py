@@ -54,8 +54,9 @@ class Config:
     """Blocks of the language model, or layers of the GCN."""
     heads: int = 4
     """Heads of attention, a codebook each."""
-    context: int = 48
-    """Tokens of a window of text."""
+    context: int = 50
+    """Tokens of a window of text; no multiple of the tokens of a state, or all windows of an epoch would begin at the
+    same place of a state."""
     batch_size: int = 64
     """Windows a step."""
     dropout: float = 0.0
@@ -194,7 +195,7 @@ def _by_chance(report: CodeReport) -> torch.Tensor:
     """Purity of codes used as often, which labels are dealt to at random."""
     groups = []
     labels = torch.repeat_interleave(torch.arange(len(report.labels), device=report.labels.device), report.labels)
-    for count in report.count:
+    for count in report.uses:
         k = max(1, int(count.sum()) // max(len(labels), 1))
         codes = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
         dealt = labels.repeat(k)[torch.randperm(len(codes), generator=stream(0, 10)).to(labels.device)]

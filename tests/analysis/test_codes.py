@@ -18,7 +18,7 @@ from graphkit.nn import CodebookLayer
 def test_report_by_hand():
     ids = torch.tensor([[[0, 1], [2, 2]], [[0, 3], [2, 2]], [[3, 0], [1, 1]]])
     report = code_report(ids, torch.tensor([0, 0, 1]), num_codes=4)
-    assert report.count.tolist() == [[3, 1, 0, 2], [0, 2, 4, 0]]
+    assert report.uses.tolist() == [[3, 1, 0, 2], [0, 2, 4, 0]]
     torch.testing.assert_close(report.precision[0], torch.tensor([2 / 3, 1, 0, 0.5]))
     torch.testing.assert_close(report.recall[0], torch.tensor([1.0, 0.5, 0, 0.5]))
     assert report.active.tolist() == [3, 2]
