@@ -14,7 +14,7 @@ from torch_geometric.nn import GIN
 from torch_geometric.transforms import Compose, RemoveSelfLoops, ToUndirected
 
 from graphkit.datasets import Dataset, load
-from graphkit.nn import GNN, BiMamba, GraphMambaNet, SelectiveSSM
+from graphkit.nn import BiMamba, GraphMambaNet, SelectiveSSM
 from graphkit.recipes.recipe import Recipe, Reported
 from graphkit.train import CosineSchedule, Experiment, GraphClassificationTask, NodeClassificationTask
 from graphkit.train.pretrain import GraphEncoder
@@ -168,13 +168,11 @@ def _prepared(dataset: Dataset, standardize: bool, encoding: int) -> list[Data]:
 
 
 def _network(config: Config, model: str, features: int, classes: int, kind: str, seed: int) -> nn.Module:
-    if model in ("GCN", "GIN"):
+    if model == "GIN":
         wide = config.hidden
-        out = classes if kind == "node" else wide
-        if model == "GCN":
-            encoder: nn.Module = GNN(features, wide, config.layers, out, dropout=config.dropout, residual=True)
-        else:
-            encoder = GIN(features, wide, config.layers, out, config.dropout, norm="batch_norm")
+        encoder = GIN(
+            features, wide, config.layers, classes if kind == "node" else wide, config.dropout, norm="batch_norm"
+        )
         return encoder if kind == "node" else GraphEncoder(encoder, nn.Linear(wide, classes), config.readout)
     mixer = partial(SelectiveSSM if model == "GMN-OneWay" else BiMamba, d_state=config.d_state, expand=config.expand)
     return GraphMambaNet(
@@ -187,8 +185,8 @@ def _network(config: Config, model: str, features: int, classes: int, kind: str,
         config.num_walks,
         token_layers=config.token_layers,
         encoder=config.encoder,
-        mixer=None if model == "GatedGCN" else mixer,
-        conv=None if model == "GMN-NoMPNN" else config.conv,
+        mixer=None if model in ("GatedGCN", "GCN") else mixer,
+        conv={"GMN-NoMPNN": None, "GatedGCN": "gatedgcn", "GCN": "gcn"}.get(model, config.conv),
         order={"GMN-PageRank": "pagerank", "GMN-RandomOrder": "random"}.get(model, config.order),
         head="node" if kind == "node" else config.readout,
         dropout=config.dropout,

@@ -39,6 +39,8 @@ def test_rows_differ_in_what_their_names_say() -> None:
     assert found["GMN-RandomOrder"].order == "random"
     assert found["GatedGCN"].layers[0].mixer is None
     assert found["GatedGCN"].encoder is None
+    plain = build(config, "GCN", 0).model
+    assert (plain.layers[0].mixer, type(plain.layers[0].conv).__name__) == (None, "_GCN")
     assert found["GMN-NoTokens"].encoder is None
     assert found["GMN-NoTokens"].layers[0].mixer is not None
     assert found["GMN-NoEncoding"].in_channels == whole.in_channels - config.walk_encoding
@@ -74,11 +76,11 @@ def few_rings(monkeypatch):
 
 def test_graphs_are_read_at_their_first_node(few_rings) -> None:
     config = RECIPE.defaults("ring-transfer", fast=True)
-    gmn, gcn = (build(config, model, 0) for model in ("GMN", "GCN"))
+    gmn, gin = (build(config, model, 0) for model in ("GMN", "GIN"))
     assert isinstance(gmn.model, GraphMambaNet)
-    assert isinstance(gcn.model, GraphEncoder)
-    batch = gcn.task._graphs.batch(torch.arange(2))
-    for experiment in (gmn, gcn):
+    assert isinstance(gin.model, GraphEncoder)
+    batch = gin.task._graphs.batch(torch.arange(2))
+    for experiment in (gmn, gin):
         model = experiment.model.eval()
         changed = batch.x.clone()
         changed[1] += 1  # a neighbour of the first graph's first node
@@ -92,7 +94,7 @@ def test_graphs_are_read_at_their_first_node(few_rings) -> None:
         not torch.allclose(
             e.model(far, batch.edge_index, batch.batch, 2), e.model(batch.x, batch.edge_index, batch.batch, 2)
         )
-        for e in (gmn, gcn)
+        for e in (gmn, gin)
     ]
     assert heard == [True, False]
 
