@@ -52,12 +52,14 @@ class Config(ImageConfig):
     """Stochastic depth of the last block."""
 
 
+# Few steps: ViG learns faster with a linear stem, which leaves the first sums small, and a larger learning rate (by
+# validation on a part of Fashion-MNIST).
 _MNIST: dict[str, Any] = {
     "patch": 4,
     "channels": 48,
-    "stem": "conv",
     "silu": True,
     "batch_size": 128,
+    "lr": 0.006,
     "epochs": 15,
     "warmup": 1.0,
 }
