@@ -87,7 +87,11 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     seed_everything(seed)
     if model == "Rule":
         return Experiment(task, Rule(config.dataset))
-    ends: dict[str, Any] = {"end_token": problem.end_token, "unique": problem.unique, "follow_edges": problem.follow_edges}
+    ends: dict[str, Any] = {
+        "end_token": problem.end_token,
+        "unique": problem.unique,
+        "follow_edges": problem.follow_edges,
+    }
     if model == "Attention":
         network: nn.Module = AttentionSeq2Seq(task.num_features, config.hidden, longest, **ends)
     else:
