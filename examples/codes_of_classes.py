@@ -63,12 +63,9 @@ with torch.no_grad():
     report = code_report(codebook.last_ids, data.y, args.codes)
     print(f"{int(report.active)} codes in use; a code is used {100 * float(report.purity):.1f} % for its own class")
     for code in report.uses[0].topk(5).indices.tolist():
+        uses, label = int(report.uses[0, code]), int(report.label[0, code])
         share = 100 * float(report.precision[0, code])
-        print(
-            f"  code {code:4d}: {int(report.uses[0, code]):5d} times, {share:5.1f} % class {int(report.label[0, code])}"
-            share = 100 * float((answer == label).float().mean())
-            print(f"with the codes of class {label}, {share:.1f} % of nodes are it")
-        )
+        print(f"  code {code:4d}: {uses:5d} times, {share:5.1f} % class {label}")
     for label, ids in enumerate(report.codes_of(args.k)[:3]):
         with codes_forced(model, {"convs.0": ids}):
             answer = model(data.x, data.edge_index).argmax(1)
