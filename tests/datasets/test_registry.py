@@ -43,10 +43,12 @@ def test_available_lists_facts_without_reading_anything(tmp_path):
             "fit-product",
             "fit-wave",
             "fit-bump",
+            "bit-bags",
         ),
+        *("sort-5", "sort-10", "convex-hull-5", "convex-hull-10", "delaunay-5", "tsp-10", "digit-paths"),
     }
     for facts, _ in listed:
-        assert facts.task in ("node", "link", "graph", "temporal", "series", "token", "text", "regression")
+        assert facts.task in ("node", "link", "graph", "temporal", "series", "token", "text", "regression", "pointing")
         assert facts.origin in ("shipped", "built", "file", "pyg", "ogb")
         assert set(facts.protocols) <= set(PROTOCOLS)
         assert facts.protocol
@@ -54,7 +56,8 @@ def test_available_lists_facts_without_reading_anything(tmp_path):
         assert facts.licence
         assert facts.source
         assert facts.nodes > 0
-        assert facts.edges > 0 or facts.task == "regression"  # points of a function have no edges
+        # Points of a function, bags of instances and problems of pointing have no edges.
+        assert facts.edges > 0 or facts.task in ("regression", "pointing") or facts.name == "bit-bags"
     folder = tmp_path / "planetoid" / "Cora" / "raw"
     folder.mkdir(parents=True)
     assert ("Cora", False) in [(facts.name, on_disk) for facts, on_disk in available(tmp_path)]
