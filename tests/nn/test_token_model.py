@@ -21,6 +21,7 @@ from graphkit.nn import (
     MultiAxisGatedMLP,
     NiNBlock,
     Recurrent,
+    SelectableKANConv2d,
     RWKVTimeMix,
     SelectiveSSM,
     SelfAttention,
@@ -62,6 +63,7 @@ MIXERS: dict[str, Callable[[int], TokenMixer]] = {
     "ninformer": lambda channels: TokenMixingGate(channels, num_tokens=8),
     "whole ninformer": lambda channels: NiNBlock(channels, num_tokens=8),
     "maxim": lambda channels: MultiAxisGatedMLP(channels, block_size=2),
+    "s-convkan": lambda channels: SelectableKANConv2d(channels, families=("rbf",), grid=2),
 }
 
 IDS = torch.tensor([0, 1, 2])

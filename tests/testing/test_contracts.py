@@ -441,6 +441,7 @@ PUBLIC = {
     for name in graphkit.nn.__all__
     if inspect.isclass(value := getattr(graphkit.nn, name))
     and issubclass(value, nn.Module)
+    and not issubclass(value, graphkit.nn.TokenMixer)
     and not getattr(value, "takes_tokens", False)
     and not value.__module__.startswith(
         ("graphkit.nn.temporal", "graphkit.nn.spiking", "graphkit.nn.mixer", "graphkit.nn.models.token_model")
