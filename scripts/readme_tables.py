@@ -89,7 +89,7 @@ def _none(key: str) -> str:
 
 
 def results(keys: Sequence[str], folder: Path) -> str:
-    """Models by datasets: our mean ± std, and in brackets the paper's mean."""
+    """Models by datasets, by the metric that chooses the epoch: our mean ± std, and in brackets the paper's mean."""
     (key,) = keys
     records = _records(keys, folder)
     if not records:
@@ -97,6 +97,8 @@ def results(keys: Sequence[str], folder: Path) -> str:
     columns, cells, models = [], {}, {}
     for record in records:
         for row in record.main_rows():
+            if row.metric != record.monitor:
+                continue
             column = f"{record.dataset}<br>{row.metric}"
             columns.append(column)
             models[row.model] = None
