@@ -249,7 +249,7 @@ def result_table(record: Record) -> Table:
     """The test rows as a table, a model a line, the paper's figure beside ours."""
     metrics = list(dict.fromkeys(row.metric for row in record.rows))
     runs = len(record.seeds)
-    table = Table(title=f"{record.key} on {record.dataset}: test, mean ± std of {runs} run{'s' * (runs > 1)} (percent)")
+    table = Table(title=f"{record.key} on {record.dataset}: test, mean ± std of {runs} run{'s' * (runs > 1)}")
     table.add_column("model")
     for metric in metrics:
         table.add_column(metric, justify="right")
