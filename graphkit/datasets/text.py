@@ -55,7 +55,8 @@ def position_split(num_tokens: int, valid: float = 0.1, test: float = 0.1) -> In
 
     Args:
         num_tokens: tokens of the text.
-        valid, test: shares for validation and test.
+        valid: share for validation.
+        test: share for test.
 
     Raises:
         ValueError: shares that leave a part without tokens.

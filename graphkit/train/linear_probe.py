@@ -20,7 +20,8 @@ class ProbeResult:
 
     Attributes:
         epoch: epoch of the best validation accuracy, the first of equal ones.
-        valid, test: ``"Accuracy"`` and ``"F1"`` (macro) of that epoch, in percent.
+        valid: ``"Accuracy"`` and ``"F1"`` (macro) of that epoch on the validation nodes, in percent.
+        test: the same on the test nodes.
     """
 
     epoch: int

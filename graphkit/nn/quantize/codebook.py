@@ -31,9 +31,9 @@ class CodebookLayer(nn.Module):
     ============== ====================================================== =================================
     loss           gradient of the codes                                  gradient of z besides
     ============== ====================================================== =================================
-    ``aeloss``     that of the task, and of mean |o - z|² with z constant none
+    ``aeloss``     that of the task, and of mean ‖o - z‖² with z constant none
     ``base``       that of the task                                       none
-    ``vqvae``      of mean |o - z|² with z constant                       2 beta (z - o)
+    ``vqvae``      of mean ‖o - z‖² with z constant                       2 beta (z - o)
     ``fullaeloss`` as ``aeloss``                                          2 beta (z - o)
     ============== ====================================================== =================================
 
@@ -173,7 +173,7 @@ class CodebookLayer(nn.Module):
         self.counts.zero_()
 
     def aux_loss(self) -> Tensor:
-        """mean |o - z|² of the latest training call. Its gradient is already taken care of: to look at, not to add."""
+        """mean ‖o - z‖² of the latest training call. Its gradient is already taken care of: to look at, not to add."""
         return self.codebook.new_zeros(()) if self._aux is None else self._aux
 
     @torch.no_grad()

@@ -31,7 +31,8 @@ class PointingTask(Task):
 
     Args:
         problem: how graphs are drawn and answers judged.
-        valid, test: the graphs to score, with ``x`` and ``target``.
+        valid: the graphs that choose the epoch, with ``x`` and ``target``.
+        test: the graphs to score in the end.
         epoch_size: training graphs an epoch.
         batch_size: graphs a step.
         beam: partial answers that the search keeps.
