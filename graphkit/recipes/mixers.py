@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch_geometric.transforms import Compose, RemoveSelfLoops, ToUndirected
 
 from graphkit.datasets import PROTOCOLS, load
 from graphkit.datasets.dataset import Dataset
-from graphkit.loader import ImageGraphs, PackedGraphs
+from graphkit.loader import PackedGraphs
 from graphkit.nn import (
     PGN,
     BiGatedLinearAttention,
@@ -33,6 +33,7 @@ from graphkit.nn import (
     TokenMixer,
     TokenModel,
 )
+from graphkit.recipes._images import ImageConfig, image_task
 from graphkit.recipes._tokens import PROTOCOL, NoMixing, Problem, TokenConfig, experiment, problem
 from graphkit.recipes.recipe import Recipe
 from graphkit.train import Experiment, ForecastingTask, GraphClassificationTask
@@ -219,15 +220,12 @@ def _problem(config: Config, dataset: Dataset, served: set[str], seed: int) -> t
     """The task, and the side of the tokens' grid if they have one."""
     if dataset.graphs is None or "token" in served:
         return problem(config, seed), None
-    split = dataset.split(seed, dataset.info.protocol_for("graph", config.protocol))
     if "image" in dataset.graphs[0]:
-        keep = torch.randperm(split.train.numel(), generator=torch.Generator().manual_seed(seed))[: config.images]
-        split = replace(split, train=split.train[keep.sort().values])
-        images = ImageGraphs(dataset.graphs, config.patch)
+        names = ("dataset", "root", "protocol", "images", "patch", "batch_size")
+        task, images = image_task(ImageConfig(**{name: getattr(config, name) for name in names}), seed)
         side = dataset.graphs[0].image.size(-1) // config.patch
-        task = GraphClassificationTask(images, images["y"], split, config.batch_size, seed, dataset.info.classes)
-        width = dataset.graphs[0].image.size(0) * config.patch**2
-        return Problem(task, "mean", None, width, task.num_classes, side * side), side
+        return Problem(task, "mean", None, images.num_features, task.num_classes, side * side), side
+    split = dataset.split(seed, dataset.info.protocol_for("graph", config.protocol))
     prepare = Compose([ToUndirected(), RemoveSelfLoops(), SortTokens("degree")])
     graphs = PackedGraphs([prepare(graph) for graph in dataset.graphs])
     label = torch.cat([graph.y.view(-1) for graph in dataset.graphs])

@@ -187,4 +187,6 @@ RECIPE = Recipe(
     task=("graph", "node"),
     protocol="a seed draws the weights, the split and the order of training; test at the epoch of the best validation "
     "value, for each metric by itself; no augmentation",
+    # Attention and weights for each pair of places take gigabytes for ten thousand tokens.
+    absent={"Minesweeper": ("ViT", "MLP-Mixer")},
 )

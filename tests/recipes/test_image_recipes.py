@@ -119,3 +119,9 @@ def test_runs_from_the_command_line(key, model, tmp_path, capsys):
 def test_what_a_user_gets_wrong_is_told(words, message, tmp_path, capsys):
     assert cli.main(["run", *words, "--fast", "--quiet", "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_large_grid_goes_without_models_of_all_pairs():
+    recipe = get_recipe("vig")
+    assert recipe.models_for("digit_images") == recipe.models
+    assert set(recipe.models) - set(recipe.models_for("minesweeper")) == {"ViT", "MLP-Mixer"}

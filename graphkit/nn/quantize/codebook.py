@@ -411,7 +411,16 @@ def _width(layer: nn.Module, at: str, name: str) -> int:
 
 @contextmanager
 def codebooks_off(model: nn.Module) -> Iterator[None]:
-    """Inside, codebooks pass their inputs through unchanged: the model is what it was without them."""
+    """Inside, codebooks pass their inputs through unchanged: the model is what it was without them.
+
+    Example:
+        >>> model, x = nn.Linear(4, 8), torch.randn(5, 4)
+        >>> plain = model(x)
+        >>> _ = wrap_codebooks(nn.Sequential(model), "0", num_codes=16)
+        >>> with codebooks_off(model):
+        ...     bool((model(x) == plain).all())
+        True
+    """
     layers = list(codebooks(model).values())
     before = [layer._off for layer in layers]
     for layer in layers:
@@ -471,6 +480,14 @@ def codes_blocked(model: nn.Module, ids: Mapping[str, Tensor], replace: bool = T
     Raises:
         ValueError: a model in training mode, no codebook of that name, or not k codes left.
         IndexError: a code out of range.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).eval()
+        >>> layer = wrap_codebooks(model, "0", num_codes=3)["0"].eval()
+        >>> with codes_blocked(model, {"0": torch.tensor([0, 2])}):
+        ...     _ = model(torch.randn(5, 4))
+        >>> layer.last_ids.unique()
+        tensor([1])
     """
     chosen = _named(model, ids)
     for name, layer in chosen.items():

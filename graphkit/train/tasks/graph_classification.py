@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,11 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from graphkit.datasets.splits import IndexSplit
 from graphkit.loader.packed_graphs import PackedGraphs
-from graphkit.train.tasks.task import Task
+from graphkit.train.tasks.indexed_task import IndexedTask
 from graphkit.utils.checks import check_choice, check_int
-from graphkit.utils.seed import stream
 
 
-class GraphClassificationTask(Task):
+class GraphClassificationTask(IndexedTask):
     r"""Predict the classes of graphs in mini-batches, as in `"How Powerful are Graph Neural Networks?"
     <https://arxiv.org/abs/1810.00826>`_.
 
@@ -61,38 +60,16 @@ class GraphClassificationTask(Task):
         y = torch.as_tensor(y).view(-1).long()
         if y.numel() != len(graphs):
             raise ValueError(f"y must hold one label for each of the {len(graphs)} graphs (got {y.numel()})")
-        if not isinstance(split, IndexSplit):
-            raise TypeError(f"split must be a graphkit.datasets.splits.IndexSplit (got {type(split).__name__})")
+        super().__init__(split, len(graphs), batch_size, seed)
         for name in ("train", "valid", "test"):
-            ids: Tensor = getattr(split, name)
-            if ids.numel() == 0:
-                raise ValueError(f"split.{name} holds no graphs; training, validation and test need at least one each")
-            if int(ids.max()) >= len(graphs):
-                raise IndexError(f"split.{name} holds graph {int(ids.max())}, outside [0, {len(graphs)})")
-            if int(y[ids].min()) < 0:
+            if int(y[getattr(split, name)].min()) < 0:
                 raise ValueError(f"split.{name} holds graphs without a label; leave them out of the split")
-        self.y, self.split = y, split
-        self.batch_size = check_int(batch_size, "batch_size", 1)
-        self.seed = check_int(seed, "seed", 0)
+        self.y = y
         largest = int(torch.cat([y[split.train], y[split.valid], y[split.test]]).max())
         self.num_classes = largest + 1 if num_classes is None else check_int(num_classes, "num_classes", largest + 1)
         self.num_graphs = len(graphs)
         self._graphs = graphs
         self._kept: dict[str, list[Batch]] = {}
-
-    def num_batches(self) -> int:
-        return -(-self.split.train.numel() // self.batch_size)
-
-    def size(self, batch: Tensor) -> int:
-        return batch.numel()
-
-    def epoch_size(self) -> int:
-        return self.split.train.numel()
-
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Ids of the training graphs in a new order."""
-        order = torch.randperm(self.split.train.numel(), generator=stream(self.seed, epoch))
-        yield from self.split.train[order.to(self.split.train.device)].split(self.batch_size)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]

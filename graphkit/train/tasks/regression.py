@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphkit.datasets.splits import IndexSplit
-from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_choice, check_features, check_int
-from graphkit.utils.seed import stream
+from graphkit.train.tasks.indexed_task import IndexedTask
+from graphkit.utils.checks import check_choice, check_features
 
 
-class RegressionTask(Task):
+class RegressionTask(IndexedTask):
     r"""Predict real numbers from rows, such as the values of a function at points.
 
     A model is called as ``model(x)`` and returns ``[N, D]``. It learns the mean squared error of answers scaled to mean
@@ -51,33 +48,11 @@ class RegressionTask(Task):
         self.x, self.y = check_features(x, "x"), check_features(y, "y")
         if y.size(0) != x.size(0):
             raise ValueError(f"y must have {x.size(0)} rows, as x has (got {y.size(0)})")
-        for name in ("train", "valid", "test"):
-            ids: Tensor = getattr(split, name)
-            if ids.numel() == 0:
-                raise ValueError(f"split.{name} holds no rows; training, validation and test need at least one each")
-            if int(ids.max()) >= x.size(0) or int(ids.min()) < 0:
-                raise IndexError(f"split.{name} holds a row outside [0, {x.size(0)})")
-        self.split = split
-        self.batch_size = split.train.numel() if batch_size is None else check_int(batch_size, "batch_size", 1)
-        self.seed = check_int(seed, "seed", 0)
+        super().__init__(split, x.size(0), batch_size, seed)
         known = y[split.train]
         self.mean, self.scale = known.mean(0), known.std(0, correction=0)
         if bool((self.scale == 0).any()):
             raise ValueError("y must differ among the training rows (got one value)")
-
-    def num_batches(self) -> int:
-        return -(-self.split.train.numel() // self.batch_size)
-
-    def size(self, batch: Tensor) -> int:
-        return batch.numel()
-
-    def epoch_size(self) -> int:
-        return self.split.train.numel()
-
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Ids of the training rows in a new order."""
-        order = torch.randperm(self.split.train.numel(), generator=stream(self.seed, epoch))
-        yield from self.split.train[order.to(self.split.train.device)].split(self.batch_size)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]

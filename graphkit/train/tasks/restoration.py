@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from graphkit.datasets.splits import IndexSplit
 from graphkit.loader.packed_graphs import PackedGraphs
 from graphkit.nn.models.maxim import grid_images
 from graphkit.ops.tokens import TokenLayout
-from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.train.tasks.indexed_task import IndexedTask
+from graphkit.utils.checks import check_choice, check_range
 from graphkit.utils.seed import stream
 
 
@@ -78,7 +78,7 @@ def psnr(output: Tensor, target: Tensor) -> Tensor:
     return -10 * error.clamp(min=1e-12).log10()
 
 
-class RestorationTask(Task):
+class RestorationTask(IndexedTask):
     r"""Give back the clean features of tokens to which noise was added.
 
     Noise is Gaussian, :math:`\sigma` times a normal number for each feature of each token; training draws it anew in
@@ -119,38 +119,15 @@ class RestorationTask(Task):
         seed: int = 0,
     ) -> None:
         self._graphs = graphs if isinstance(graphs, PackedGraphs) else PackedGraphs(graphs)
-        if not isinstance(split, IndexSplit):
-            raise TypeError(f"split must be a graphkit.datasets.splits.IndexSplit (got {type(split).__name__})")
         self.num_graphs = len(self._graphs)
-        for name in ("train", "valid", "test"):
-            ids: Tensor = getattr(split, name)
-            if ids.numel() == 0:
-                raise ValueError(f"split.{name} holds no graphs; training, validation and test need at least one each")
-            if int(ids.max()) >= self.num_graphs:
-                raise IndexError(f"split.{name} holds graph {int(ids.max())}, outside [0, {self.num_graphs})")
-        self.split = split
+        super().__init__(split, self.num_graphs, batch_size, seed)
         self.sigma = check_range(sigma, "sigma", 0)
-        self.batch_size, self.seed = check_int(batch_size, "batch_size", 1), check_int(seed, "seed", 0)
         self.freq_weight = check_range(freq_weight, "freq_weight", 0)
 
     @property
     def num_features(self) -> int:
         """Width of a token."""
         return self._graphs.num_features
-
-    def num_batches(self) -> int:
-        return -(-self.split.train.numel() // self.batch_size)
-
-    def size(self, batch: Tensor) -> int:
-        return batch.numel()
-
-    def epoch_size(self) -> int:
-        return self.split.train.numel()
-
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Ids of the training graphs in a new order."""
-        order = torch.randperm(self.split.train.numel(), generator=stream(self.seed, epoch))
-        yield from self.split.train[order.to(self.split.train.device)].split(self.batch_size)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,11 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from graphkit.datasets.splits import IndexSplit
 from graphkit.loader.packed_graphs import PackedGraphs
-from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_choice, check_int
-from graphkit.utils.seed import stream
+from graphkit.train.tasks.indexed_task import IndexedTask
+from graphkit.utils.checks import check_choice
 
 
-class TokenClassificationTask(Task):
+class TokenClassificationTask(IndexedTask):
     r"""Predict the classes of tokens from the token graphs that they are in, in mini-batches of graphs.
 
     A model is called as ``model(x, tokens)`` and returns logits ``[N, C]``, a row a token
@@ -54,31 +53,11 @@ class TokenClassificationTask(Task):
         longer: PackedGraphs | Data | None = None,
     ) -> None:
         self._graphs, self._longer = _labelled(graphs), None if longer is None else _labelled(longer)
+        super().__init__(split, len(self._graphs), batch_size, seed)
         for name in ("train", "valid", "test"):
-            ids: Tensor = getattr(split, name)
-            if ids.numel() == 0:
-                raise ValueError(f"split.{name} holds no graphs; training, validation and test need at least one each")
-            if int(ids.max()) >= len(self._graphs):
-                raise IndexError(f"split.{name} holds graph {int(ids.max())}, outside [0, {len(self._graphs)})")
-            if not bool((self._graphs.batch(ids).y >= 0).any()):
+            if not bool((self._graphs.batch(getattr(split, name)).y >= 0).any()):
                 raise ValueError(f"split.{name} holds no token with a label (got -1 for all)")
-        self.split = split
-        self.batch_size, self.seed = check_int(batch_size, "batch_size", 1), check_int(seed, "seed", 0)
         self.num_classes, self.num_graphs = int(self._graphs["y"].max()) + 1, len(self._graphs)
-
-    def num_batches(self) -> int:
-        return -(-self.split.train.numel() // self.batch_size)
-
-    def size(self, batch: Tensor) -> int:
-        return batch.numel()
-
-    def epoch_size(self) -> int:
-        return self.split.train.numel()
-
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Ids of the training graphs in a new order."""
-        order = torch.randperm(self.split.train.numel(), generator=stream(self.seed, epoch))
-        yield from self.split.train[order.to(self.split.train.device)].split(self.batch_size)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]
