@@ -173,9 +173,9 @@ def commit() -> str:
         return ""
 
 
-def where() -> dict[str, Any]:
+def where(device: str = "cuda") -> dict[str, Any]:
     """What a run's numbers depend on besides its settings: the commit of the source, versions and hardware."""
-    return {"commit": commit(), "versions": versions(), "hardware": hardware()}
+    return {"commit": commit(), "versions": versions(), "hardware": hardware(device)}
 
 
 def versions() -> dict[str, str]:
@@ -189,11 +189,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> str:
-    """The GPU, or the processor and the number of threads."""
+def hardware(device: str = "cuda") -> str:
+    """The GPUs, or where there is none or ``device`` is ``"cpu"``, the processor and the number of threads."""
     import torch  # here, so that reading records is quick
 
-    if torch.cuda.is_available():
+    if device == "cuda" and torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -215,14 +215,15 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_mb() -> float | None:
-    """Peak memory: of the GPU if there is one, else of this process; None where the system does not tell.
+def peak_mb(device: str = "cuda") -> float | None:
+    """Peak memory in MiB: of the GPU, or where there is none or ``device`` is ``"cpu"``, of this process; None where
+    the system does not tell.
 
     Since :func:`reset_peak` where that works, else since the start of the process.
     """
     import torch
 
-    if torch.cuda.is_available():
+    if device == "cuda" and torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     with contextlib.suppress(OSError):
         # The kernel's own counter: unlike that of getrusage it can be reset.

@@ -200,8 +200,8 @@ def _run_one(
         "table": experiment.task.table(experiment.model),
         "parameters": experiment.num_parameters(),
         "seconds": round(sum(seconds), 3),
-        "peak_mb": peak_mb(),
-        "where": where(),
+        "peak_mb": peak_mb(fabric.device.type),
+        "where": where(fabric.device.type),
     }
 
 

@@ -124,6 +124,13 @@ def test_stamp(record):
     assert record.created.endswith("+00:00")
 
 
+def test_runs_on_the_cpu_name_the_cpu(monkeypatch):
+    """Also on a machine with a GPU, whose name and memory say nothing about them."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert records.where("cpu")["hardware"].endswith("threads")
+    assert records.peak_mb("cpu") > 1
+
+
 def test_peak_can_be_measured_anew():
     """The peak after a reset is not that of what was freed before."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
