@@ -164,7 +164,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         weight_decay = config.sage_weight_decay if model == "SAGE" else config.gcn_weight_decay
         lr, epochs = config.gnn_lr, config.epochs
     optimizer = torch.optim.Adam(network.parameters(), lr, weight_decay=weight_decay)
-    return Experiment(task, network, optimizer, epochs, config.patience)
+    return Experiment(task, network, optimizer, epochs, config.patience, "last")
 
 
 def _student(config: Config, model: str, data: Data, split: IndexSplit, classes: int, seed: int) -> Experiment:
@@ -185,7 +185,7 @@ def _student(config: Config, model: str, data: Data, split: IndexSplit, classes:
     seed_everything(seed)
     network = _mlp(config, task, first.model.code_dim if settings.get("w_code") else None)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(network.parameters(), config.lr, weight_decay=config.weight_decay)
-    return Experiment(task, network, optimizer, config.epochs, config.patience, start_from=(name, first))
+    return Experiment(task, network, optimizer, config.epochs, config.patience, "last", start_from=(name, first))
 
 
 def _mlp(config: Config, task: NodeClassificationTask, code_dim: int | None) -> CodeDistillMLP:
@@ -203,7 +203,8 @@ def _gnn(config: Config, model: str, task: NodeClassificationTask) -> GNN:
         hidden,
         config.gnn_layers,
         task.num_classes,
-        conv=model.lower(),
+        # Both papers' SAGE has the convolutional aggregator.
+        conv="sage-gcn" if model == "SAGE" else "gcn",
         dropout=dropout,
         layer_norm=False,
     )

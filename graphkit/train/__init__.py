@@ -25,6 +25,7 @@ from graphkit.train.schedule import CosineSchedule
 from graphkit.train.stable import STABLE, StableContrastTask
 from graphkit.train.tasks import (
     CompositeNodeTask,
+    CompositeTokenTask,
     ForecastingTask,
     GraphClassificationTask,
     LinkPredictionTask,
@@ -53,6 +54,7 @@ __all__ = [
     "AugmentedNetwork",
     "AugmentedView",
     "CompositeNodeTask",
+    "CompositeTokenTask",
     "ConsistencyTask",
     "ContrastiveTask",
     "CosineSchedule",

@@ -23,6 +23,7 @@ class Experiment:
         optimizer: None for a model without training.
         max_epochs: epochs.
         patience: evaluations without improvement before stopping; None never.
+        ties: which of several epochs with the same validation value counts, ``"first"`` or ``"last"``.
         clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
         eval_every: epochs between evaluations.
         schedule: factor of the learning rates by the epochs done, see :class:`~graphkit.train.Trainer`.
@@ -36,6 +37,7 @@ class Experiment:
     optimizer: torch.optim.Optimizer | None = None
     max_epochs: int = 0
     patience: int | None = None
+    ties: str = "first"
     clip_grad_norm: float | None = None
     eval_every: int = 1
     schedule: Callable[[float], float] | None = None
@@ -47,6 +49,7 @@ class Experiment:
         loop = Trainer(
             self.max_epochs,
             patience=self.patience,
+            ties=self.ties,
             clip_grad_norm=self.clip_grad_norm,
             eval_every=self.eval_every,
             schedule=self.schedule,

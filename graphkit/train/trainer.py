@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import operator
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_int, check_range
+from graphkit.utils.checks import check_choice, check_int, check_range
 from graphkit.utils.describe import attributes, describe, differences
 from graphkit.utils.io import atomic_write, check_writable, load_tensors, remove_leftovers, save_tensors
 from graphkit.utils.seed import seed_everything, stream
@@ -48,7 +49,7 @@ class Trainer:
     """Trains a model on a task.
 
     The epoch is chosen by validation, for each metric by itself; the test split is scored only at an epoch that is a
-    new best, and of equal epochs the first one counts. All random numbers of an epoch follow from ``seed``, the epoch
+    new best, and of equal epochs the first one counts, or the last one (``ties``). All random numbers of an epoch follow from ``seed``, the epoch
     and the rank, so a run resumed from the checkpoint of its last whole epoch goes on exactly as if it had never
     stopped: bit for bit on a CPU, and on a GPU as closely as any two runs agree there. The checkpoint holds a
     description of task, model, optimizer and trainer, and is refused in another run; only ``max_epochs`` may grow.
@@ -68,6 +69,9 @@ class Trainer:
         seed: seed of dropout and everything else the model draws.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better ``task.monitor``; None never.
+        ties: ``"first"`` or ``"last"``: which of several epochs with the same validation value counts. On a small
+            validation split many are equal, and much published code takes the last one. A later tie counts as an
+            improvement for ``patience``.
         clip_grad_norm: largest gradient norm of each of the optimizer's parameter groups.
         schedule: before each step, learning rates are those of the optimizer times ``schedule(epochs)``, where
             ``epochs`` is how much of the training is done, such as 1.5; constant if None.
@@ -100,6 +104,7 @@ class Trainer:
         seed: int = 0,
         eval_every: int = 1,
         patience: int | None = None,
+        ties: str = "first",
         clip_grad_norm: float | None = None,
         schedule: Callable[[float], float] | None = None,
         folder: str | Path | None = None,
@@ -113,6 +118,7 @@ class Trainer:
         self.seed = check_int(seed, "seed", 0)
         self.eval_every = check_int(eval_every, "eval_every", 1)
         self.patience = None if patience is None else check_int(patience, "patience", 1)
+        self.ties = check_choice(ties, "ties", ("first", "last"))
         if clip_grad_norm is not None:
             check_range(clip_grad_norm, "clip_grad_norm", 0, low_open=True)
         self.clip_grad_norm, self.schedule = clip_grad_norm, schedule
@@ -269,12 +275,12 @@ class Trainer:
         valid = self._scores(model, task, "valid")
         row.update({f"valid/{name}": value for name, value in valid.items()})
         row.update(task.observe(model))
+        is_better = operator.gt if self.ties == "first" else operator.ge
         sign = {name: -1 if name in task.lower_is_better else 1 for name in valid}
         better = {
             name
             for name, value in valid.items()
-            # A value that is no number is never better.
-            if sign[name] * value > sign[name] * result.best.get(name, {}).get("valid", -sign[name] * math.inf)
+            if is_better(sign[name] * value, sign[name] * result.best.get(name, {}).get("valid", -sign[name] * math.inf))
         }
         if better:
             test = self._scores(model, task, "test")
@@ -308,6 +314,7 @@ class Trainer:
             "eval_every": self.eval_every,
             "patience": self.patience,
             "clip_grad_norm": self.clip_grad_norm,
+            **({} if self.ties == "first" else {"ties": self.ties}),
             **({} if self.schedule is None else {"schedule": self.schedule}),
             "processes": self.fabric.world_size,
             "precision": str(getattr(precision, "precision", type(precision).__name__)),

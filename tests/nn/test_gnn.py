@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric import EdgeIndex
 from torch_geometric.nn import GCNConv, SAGEConv
-from torch_geometric.utils import erdos_renyi_graph
+from torch_geometric.utils import add_self_loops, erdos_renyi_graph
 
 from graphkit.nn import GNN
 from graphkit.ops import NeighborIndex
@@ -38,26 +38,25 @@ class Reference(nn.Module):
 
     def __init__(self, model: GNN) -> None:
         super().__init__()
-        self.layers = nn.ModuleList()
+        self.layers, self.loops = nn.ModuleList(), model.conv == "sage-gcn"
         for place, linear in enumerate(model.neighbor_linears):
             layer: GCNConv | SAGEConv
             if model.conv == "gcn":
                 layer = GCNConv(linear.in_features, linear.out_features)
                 pairs = [(layer.lin.weight, linear.weight), (layer.bias, model.biases[place])]
             else:
-                layer = SAGEConv(linear.in_features, linear.out_features)
-                root = model.root_linears[place]
-                pairs = [
-                    (layer.lin_l.weight, linear.weight),
-                    (layer.lin_l.bias, model.biases[place]),
-                    (layer.lin_r.weight, root.weight),
-                ]
+                layer = SAGEConv(linear.in_features, linear.out_features, root_weight=model.conv == "sage")
+                pairs = [(layer.lin_l.weight, linear.weight), (layer.lin_l.bias, model.biases[place])]
+                if model.conv == "sage":
+                    pairs.append((layer.lin_r.weight, model.root_linears[place].weight))
             for theirs, ours in pairs:
                 theirs.data.copy_(ours.data)
             self.layers.append(layer)
         self.norms = model.norms
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if self.loops:
+            edge_index, _ = add_self_loops(edge_index, num_nodes=x.size(0))
         for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
             x = F.relu(norm(layer(x, edge_index)))
         return self.layers[-1](x, edge_index)
@@ -73,14 +72,14 @@ def model_of(conv: str, num_layers: int = 2, **options) -> GNN:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-@pytest.mark.parametrize("conv", ["gcn", "sage"])
+@pytest.mark.parametrize("conv", ["gcn", "sage", "sage-gcn"])
 def test_same_function_as_pyg(conv: str, num_layers: int, layer_norm: bool, x: Tensor, edge_index: Tensor) -> None:
     model = model_of(conv, num_layers, layer_norm=layer_norm)
     expected = Reference(model)(x.to_dense(), edge_index)
     torch.testing.assert_close(model(x, edge_index), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("conv", ["gcn", "sage"])
+@pytest.mark.parametrize("conv", ["gcn", "sage", "sage-gcn"])
 def test_same_gradients_as_pyg(conv: str, x: Tensor, edge_index: Tensor) -> None:
     model = model_of(conv, layer_norm=False)
     reference = Reference(model)
@@ -98,7 +97,7 @@ def test_same_gradients_as_pyg(conv: str, x: Tensor, edge_index: Tensor) -> None
             )
 
 
-@pytest.mark.parametrize("conv", ["gcn", "sage"])
+@pytest.mark.parametrize("conv", ["gcn", "sage", "sage-gcn"])
 def test_every_form_of_the_graph_gives_the_same(conv: str, x: Tensor, edge_index: Tensor) -> None:
     model = model_of(conv).eval()
     expected = model(x, edge_index)
@@ -110,7 +109,7 @@ def test_every_form_of_the_graph_gives_the_same(conv: str, x: Tensor, edge_index
         torch.testing.assert_close(model(x, graph), expected)
 
 
-@pytest.mark.parametrize("conv", ["gcn", "sage"])
+@pytest.mark.parametrize("conv", ["gcn", "sage", "sage-gcn"])
 def test_dropout_draws_in_training_alone(conv: str, x: Tensor, edge_index: Tensor) -> None:
     model = model_of(conv, input_dropout=0.5, dropout=0.5, edge_dropout=0.3, tail_dropout=0.2)
     assert not torch.equal(model(x, edge_index), model(x, edge_index))
@@ -156,7 +155,7 @@ def test_a_graph_without_features_learns_an_embedding(edge_index: Tensor) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"conv": "gat"}, "conv must be one of gcn, sage"),
+        ({"conv": "gat"}, "conv must be one of gcn, sage, sage-gcn"),
         ({"dropout": 1.5}, "dropout must be in"),
         ({"edge_dropout": -0.1}, "edge_dropout must be in"),
     ],

@@ -54,6 +54,14 @@ def test_other_aggregations_are_pygs(seed: int, aggr: str) -> None:
     torch.testing.assert_close(PureConv(aggr)(x, edges), want)
 
 
+@pytest.mark.parametrize("loops", [False, True])
+def test_walk_is_the_mean_with_the_node_itself(loops: bool) -> None:
+    edges, num_nodes = graph(1, loops)
+    walk = dense(edges, num_nodes) + torch.eye(num_nodes, dtype=DOUBLE)
+    x = features(num_nodes)
+    torch.testing.assert_close(PureConv("walk")(x, edges), walk / walk.sum(1, keepdim=True) @ x)
+
+
 def test_gcn_adds_one_loop_to_the_graph_as_it_is() -> None:
     edges, num_nodes = graph(1, loops=True)
     adjacency = dense(edges, num_nodes)
@@ -119,7 +127,7 @@ def test_dropped_edges_are_scaled_up() -> None:
 
 def test_bad_input() -> None:
     edges = all_pairs(3)
-    with pytest.raises(ValueError, match=r"aggr must be one of gcn, sum, mean, max \(got 'summ'\); did you mean 'sum'"):
+    with pytest.raises(ValueError, match=r"aggr must be one of gcn, walk, sum, mean, max \(got 'summ'\); did you mean 'sum'"):
         PureConv("summ")
     with pytest.raises(ValueError, match="aggr"):
         propagate(torch.ones(3, 1), edges, "add")

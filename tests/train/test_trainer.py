@@ -82,6 +82,20 @@ def test_of_equal_epochs_the_first_counts():
     assert model.weight.item() == -4
 
 
+def test_of_equal_epochs_the_last_counts_if_asked_for():
+    result, model, task = fit({"A": [2, 1, 2, 1, 1, 1]}, ties="last", patience=2)
+    assert result.best["A"] == {"epoch": 3, "valid": 2, "test": 300}
+    assert model.weight.item() == -6
+    assert len(result.history) == 5  # the tie counts as an improvement
+    assert [epoch for epoch, split in task._asked if split == "test"] == [1, 3]
+
+
+def test_ties_are_part_of_what_a_resumed_run_must_share(tmp_path):
+    fit({"A": [1, 2, 3]}, folder=tmp_path, max_epochs=2)
+    with pytest.raises(ValueError, match="ties"):
+        fit({"A": [1, 2, 3]}, folder=tmp_path, resume=True, ties="last")
+
+
 def test_test_is_scored_only_at_a_new_best():
     _, _, task = fit({"A": [2, 1, 3, 3, 2], "B": [1, 1, 1, 1, 9]})
     assert [epoch for epoch, split in task._asked if split == "test"] == [1, 3, 5]
@@ -380,6 +394,7 @@ def full_disk(folder: Path) -> None:
         ({"max_epochs": True}, TypeError, "max_epochs"),
         ({"eval_every": 0}, ValueError, "eval_every"),
         ({"patience": 0}, ValueError, "patience"),
+        ({"ties": "latest"}, ValueError, "ties must be one of first, last"),
         ({"seed": -1}, ValueError, "seed"),
         ({"clip_grad_norm": 0.0}, ValueError, "clip_grad_norm"),
         ({"clip_grad_norm": math.nan}, ValueError, "clip_grad_norm"),
@@ -461,14 +476,13 @@ def test_evaluation_is_in_full_precision():
 
 
 def test_experiment_passes_its_settings_on():
-    task = Scripted({"A": [3, 2, 1, 0, 0, 0]})
+    task = Scripted({"A": [3, 2, 1, 2, 0, 0, 0]})
     model = Weight()
-    experiment = Experiment(
-        task, model, torch.optim.SGD(model.parameters(), lr=1.0), 6, patience=1, clip_grad_norm=0.5, eval_every=2
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    experiment = Experiment(task, model, optimizer, 7, patience=1, ties="last", clip_grad_norm=0.5, eval_every=2)
     result = experiment.run(device="cpu", progress=False)
-    assert len(result.history) == 4  # evaluated at 2 (best) and 4
-    assert model.weight.item() == pytest.approx(-2.0, rel=1e-4)  # four clipped steps
+    assert (len(result.history), result.best["A"]["epoch"]) == (6, 4)  # evaluated at 2, 4 (as good) and 6
+    assert model.weight.item() == pytest.approx(-4.0, rel=1e-4)  # eight clipped steps
     assert experiment.num_parameters() == 1
 
 

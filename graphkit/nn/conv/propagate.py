@@ -7,23 +7,24 @@ from torch import Tensor, nn
 from graphkit.ops import NeighborIndex, spmm
 from graphkit.utils.checks import check_choice
 
-AGGREGATIONS = ("gcn", "sum", "mean", "max")
+AGGREGATIONS = ("gcn", "walk", "sum", "mean", "max")
 
 
 def propagate(x: Tensor, graph: NeighborIndex | Tensor, aggr: str = "gcn", edge_scale: float = 1.0) -> Tensor:
     r"""Sum (or average, or maximise) each node's neighbours.
 
     ``"gcn"``: :math:`\tilde D^{-1/2} (A + I) \tilde D^{-1/2} X` with :math:`\tilde D` the degrees of :math:`A + I`, the
-    self-loop added here; the others use the neighbours as they are. O(E F), no messages stored (except for ``"max"``).
+    self-loop added here; ``"walk"``: :math:`\tilde D^{-1} (A + I) X`, the mean of a node and its neighbours; the others
+    use the neighbours as they are. O(E F), no messages stored (except for ``"max"``).
 
     Args:
         x: ``[N, F]``.
         graph: row ``i`` lists the nodes that node ``i`` hears from, both directions for an undirected graph.
-        aggr: ``"gcn"``, ``"sum"``, ``"mean"`` or ``"max"``.
-        edge_scale: factor of every edge, ``1 / (1 - p)`` after an edge dropout; ``"mean"`` and ``"max"`` ignore it.
+        aggr: ``"gcn"``, ``"walk"``, ``"sum"``, ``"mean"`` or ``"max"``.
+        edge_scale: factor of every edge, ``1 / (1 - p)`` after an edge dropout; means and ``"max"`` ignore it.
 
     Returns:
-        ``[N, F]``; nodes without neighbours get zeros (their own features with ``"gcn"``).
+        ``[N, F]``; nodes without neighbours get zeros (their own features with ``"gcn"`` and ``"walk"``).
 
     Raises:
         ValueError: another ``aggr``.
@@ -40,6 +41,8 @@ def propagate(x: Tensor, graph: NeighborIndex | Tensor, aggr: str = "gcn", edge_
         scaled = x * scale
         total = spmm(index.rowptr, index.col, scaled)
         return scale * (scaled + (total if edge_scale == 1 else total * edge_scale))
+    if aggr == "walk":
+        return (x + spmm(index.rowptr, index.col, x)) / (index.degree.to(x.dtype) + 1)[:, None]
     if aggr == "max":
         row = index.row[:, None].expand(-1, x.size(1))
         out = x.new_zeros(x.shape)
@@ -54,10 +57,10 @@ class PureConv(nn.Module):
     r"""Message passing with no weight and no non-linearity, as in `"Neural Common Neighbor with Completion for Link
     Prediction" <https://arxiv.org/abs/2302.00890>`_.
 
-    See :func:`propagate` for the four aggregations.
+    See :func:`propagate` for the aggregations.
 
     Args:
-        aggr: ``"gcn"``, ``"sum"``, ``"mean"`` or ``"max"``.
+        aggr: ``"gcn"``, ``"walk"``, ``"sum"``, ``"mean"`` or ``"max"``.
 
     Shapes:
         - **input:** ``x`` ``[N, F]``, graph as :class:`~graphkit.ops.NeighborIndex` or ``edge_index`` ``[2, E]``

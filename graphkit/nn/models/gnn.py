@@ -14,6 +14,8 @@ from graphkit.ops import NeighborIndex
 from graphkit.ops.dropout import dropout
 from graphkit.utils.checks import check_choice, check_probabilities, check_range
 
+_AGGREGATION = {"gcn": "gcn", "sage": "mean", "sage-gcn": "walk"}
+
 
 class GNN(nn.Module):
     r"""Layers of GCN (`"Semi-Supervised Classification with Graph Convolutional Networks"
@@ -30,7 +32,8 @@ class GNN(nn.Module):
         num_layers: number of layers, from 1.
         out_channels: width of the output; ``hidden_channels`` if None.
         num_nodes: number of nodes; only for ``in_channels=0``.
-        conv: ``"gcn"`` or ``"sage"``.
+        conv: ``"gcn"``, ``"sage"`` (a weight matrix for the node and one for the mean of its neighbours), or
+            ``"sage-gcn"`` (one for the mean of them all, which the GraphSAGE paper calls the convolutional aggregator).
         input_dropout: dropout of the input.
         dropout: dropout between layers.
         tail_dropout: dropout of the output.
@@ -73,7 +76,7 @@ class GNN(nn.Module):
         check_range(in_channels, "in_channels", 0)
         check_range(hidden_channels, "hidden_channels", 1)
         check_range(num_layers, "num_layers", 1)
-        self.conv = check_choice(conv, "conv", ("gcn", "sage"))
+        self.conv = check_choice(conv, "conv", tuple(_AGGREGATION))
         check_probabilities(
             input_dropout=input_dropout, dropout=dropout, tail_dropout=tail_dropout, edge_dropout=edge_dropout
         )
@@ -115,10 +118,9 @@ class GNN(nn.Module):
         h = sparse_dropout(h, self.input_dropout, self.training)
         for layer in range(self.num_layers):
             passed = self.neighbor_linears[layer](h)
-            if self.conv == "gcn":
-                out = propagate(passed, graph, "gcn", scale)
-            else:
-                out = propagate(passed, graph, "mean") + self.root_linears[layer](h)
+            out = propagate(passed, graph, _AGGREGATION[self.conv], scale)
+            if self.conv == "sage":
+                out = out + self.root_linears[layer](h)
             out = out + self.biases[layer]
             if self.residual and out.shape == h.shape and not h.is_sparse_csr:
                 out = out + h

@@ -1,6 +1,6 @@
 """Kinds of problems: each owns its split, loss and metrics."""
 
-from graphkit.train.tasks.composite_node import CompositeNodeTask
+from graphkit.train.tasks.composite_node import CompositeNodeTask, CompositeTokenTask
 from graphkit.train.tasks.forecasting import ForecastingTask
 from graphkit.train.tasks.graph_classification import GraphClassificationTask
 from graphkit.train.tasks.link_prediction import LinkPredictionTask
@@ -17,6 +17,7 @@ from graphkit.train.tasks.token_classification import TokenClassificationTask
 
 __all__ = [
     "CompositeNodeTask",
+    "CompositeTokenTask",
     "ForecastingTask",
     "GraphClassificationTask",
     "LinkPredictionTask",

@@ -1,14 +1,15 @@
-"""Node classification with several answers at once, each with a loss of its own."""
+"""Classes of nodes or tokens with several answers at once, each with a loss of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from graphkit.nn.models.cbnet import composite_loss
 from graphkit.train.tasks.node_classification import NodeClassificationTask
+from graphkit.train.tasks.token_classification import TokenClassificationTask
 
 
 class CompositeNodeTask(NodeClassificationTask):
@@ -35,7 +36,33 @@ class CompositeNodeTask(NodeClassificationTask):
         self.weights = None if weights is None else tuple(weights)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        found = self.outputs(model)
-        answers = found if isinstance(found, tuple) else (found,)
-        weights = None if len(answers) == 1 else self.weights
-        return composite_loss(answers[::-1], lambda logits: self.cross_entropy(logits, batch), weights)
+        return _answers_loss(self.outputs(model), lambda logits: self.cross_entropy(logits, batch), self.weights)
+
+
+class CompositeTokenTask(TokenClassificationTask):
+    r"""Classes of tokens, such as the segmentation of images, with a model as :class:`CompositeNodeTask` takes it.
+
+    Args:
+        graphs, split, batch_size, seed, longer, metrics: as :class:`~graphkit.train.TokenClassificationTask`.
+        weights: weight of each assistant, of the first backbone's first; the paper's if None.
+
+    Example:
+        >>> from graphkit.datasets import load
+        >>> from graphkit.loader import ImageGraphs
+        >>> dataset = load("digit_canvases")
+        >>> CompositeTokenTask(ImageGraphs(dataset.graphs), dataset.split(seed=0), metrics=("Mean IoU",))
+        CompositeTokenTask(graphs=1500, classes=11, IndexSplit(train=1000, valid=250, test=250))
+    """
+
+    def __init__(self, *args: Any, weights: Sequence[float] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weights = None if weights is None else tuple(weights)
+
+    def cross_entropy(self, out: Any, y: Tensor) -> Tensor:
+        return _answers_loss(out, lambda logits: super(CompositeTokenTask, self).cross_entropy(logits, y), self.weights)
+
+
+def _answers_loss(found: Any, loss: Callable[[Tensor], Tensor], weights: Sequence[float] | None) -> Tensor:
+    """The loss of a model's answers, logits of the lead or a tuple that begins with them."""
+    answers = found if isinstance(found, tuple) else (found,)
+    return composite_loss(answers[::-1], loss, None if len(answers) == 1 else weights)

@@ -1,18 +1,22 @@
-"""Classes of tokens: many sequences, a label at some tokens of each, cross-entropy and accuracy."""
+"""Classes of tokens: many graphs, a label at some tokens of each, cross-entropy, accuracy and mean IoU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data, InMemoryDataset
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from graphkit.datasets.splits import IndexSplit
 from graphkit.loader.packed_graphs import PackedGraphs
 from graphkit.train.tasks.indexed_task import IndexedTask
 from graphkit.utils.checks import check_choice
+
+METRICS = ("Accuracy", "Mean IoU")
 
 
 class TokenClassificationTask(IndexedTask):
@@ -24,14 +28,19 @@ class TokenClassificationTask(IndexedTask):
 
     Args:
         graphs: the token graphs, with ``x`` and ``y`` a token each (negative: not asked), or what else
-            :class:`~graphkit.loader.PackedGraphs` takes.
+            :class:`~graphkit.loader.PackedGraphs` takes. Labels may have another shape, such as that of an image whose
+            pixels are the tokens.
         split: ids of the training, validation and test graphs.
         batch_size: graphs a step.
         seed: order of the training graphs.
         longer: graphs of another size, scored by the model of the best epoch: "Accuracy, longer".
+        metrics: among ``"Accuracy"`` and ``"Mean IoU"``, in percent; the first chooses the epoch. Mean IoU is that of
+            segmentation: of each class the tokens that are rightly said to be of it, among those that are of it or are
+            said to be, of all graphs together; then the mean over the classes that there are.
 
     Raises:
-        ValueError: labels that are not one a token, a part of the split that is empty or without labels.
+        ValueError: labels that are not one a token, a part of the split that is empty or without labels, an unknown
+            metric or none.
         IndexError: an id beyond the graphs.
 
     Example:
@@ -41,7 +50,6 @@ class TokenClassificationTask(IndexedTask):
         TokenClassificationTask(graphs=3, classes=1, IndexSplit(train=1, valid=1, test=1))
     """
 
-    monitor = "Accuracy"
     unit = "graph"
 
     def __init__(
@@ -51,7 +59,13 @@ class TokenClassificationTask(IndexedTask):
         batch_size: int = 32,
         seed: int = 0,
         longer: PackedGraphs | Data | None = None,
+        metrics: Sequence[str] = METRICS[:1],
     ) -> None:
+        if not metrics:
+            raise ValueError("metrics must name at least one metric, which chooses the epoch (got none)")
+        for name in metrics:
+            check_choice(name, "metrics", METRICS)
+        self.metrics, self.monitor = tuple(metrics), metrics[0]
         self._graphs, self._longer = _labelled(graphs), None if longer is None else _labelled(longer)
         super().__init__(split, len(self._graphs), batch_size, seed)
         for name in ("train", "valid", "test"):
@@ -59,18 +73,25 @@ class TokenClassificationTask(IndexedTask):
                 raise ValueError(f"split.{name} holds no token with a label (got -1 for all)")
         self.num_classes, self.num_graphs = int(self._graphs["y"].max()) + 1, len(self._graphs)
 
+    @property
+    def num_features(self) -> int:
+        """Width of a token's features."""
+        return self._graphs.batch(self.split.train[:1]).x.size(1)
+
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]
         # A process without a graph of its own takes part all the same, with a loss of nothing.
         graphs = self._graphs.batch(share if share.numel() else batch[:1])
-        y = graphs.y if share.numel() else torch.full_like(graphs.y, -1)
-        total = F.cross_entropy(self._logits(model, graphs), y, ignore_index=-1, reduction="sum")
+        y = graphs.y.flatten() if share.numel() else torch.full_like(graphs.y.flatten(), -1)
         asked = (self._graphs.batch(batch).y if self.world_size > 1 else graphs.y) >= 0
-        return total * self.world_size / asked.sum().clamp(min=1)
+        return self.cross_entropy(model(graphs.x, graphs), y) * (self.world_size / asked.sum().clamp(min=1))
 
-    def _logits(self, model: nn.Module, graphs: Batch) -> Tensor:
-        out = model(graphs.x, graphs)
-        wanted = (graphs.x.size(0), self.num_classes)
+    def cross_entropy(self, out: Any, y: Tensor) -> Tensor:
+        """The sum of the cross-entropies of the tokens asked, of what the model returned for them."""
+        return F.cross_entropy(self._logits(out, y), y, ignore_index=-1, reduction="sum")
+
+    def _logits(self, out: Tensor, y: Tensor) -> Tensor:
+        wanted = (y.numel(), self.num_classes)
         if out.shape != wanted:
             raise ValueError(
                 f"model must return logits {list(wanted)}, a row a token and a column a class (got {list(out.shape)})"
@@ -79,24 +100,32 @@ class TokenClassificationTask(IndexedTask):
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         check_choice(split, "split", ("valid", "test"))
-        return {"Accuracy": self._accuracy(model, self._graphs, getattr(self.split, split))}
+        return self._values(model, self._graphs, getattr(self.split, split))
 
     @torch.no_grad()
-    def _accuracy(self, model: nn.Module, graphs: PackedGraphs, index: Tensor) -> float:
+    def _values(self, model: nn.Module, graphs: PackedGraphs, index: Tensor) -> dict[str, float]:
         model.eval()
-        found = torch.zeros(2, dtype=torch.float64, device=index.device)
+        answers, labels = [], []
         for part in index.split(4 * self.batch_size):
             batch = graphs.batch(part)
-            asked = batch.y >= 0
-            right = (self._logits(model, batch).argmax(1) == batch.y) & asked
-            found += torch.stack([right.sum(), asked.sum()])
-        return 100 * float(found[0] / found[1])
+            y = batch.y.flatten()
+            answers.append(self._logits(model(batch.x, batch), y).argmax(1)[y >= 0])
+            labels.append(y[y >= 0])
+        answer, y, classes = torch.cat(answers), torch.cat(labels), self.num_classes
+        found = {}
+        for name in self.metrics:
+            if name == "Mean IoU":
+                value = multiclass_jaccard_index(answer, y, classes, average="macro")
+            else:
+                value = multiclass_accuracy(answer, y, classes, average="micro")
+            found[name] = 100 * float(value)
+        return found
 
     def final_metrics(self, model: nn.Module) -> dict[str, dict[str, float]]:
         if self._longer is None:
             return {}
-        value = self._accuracy(model, self._longer, torch.arange(len(self._longer), device=self.split.test.device))
-        return {"Accuracy, longer": {"valid": value, "test": value}}
+        values = self._values(model, self._longer, torch.arange(len(self._longer), device=self.split.test.device))
+        return {f"{name}, longer": {"valid": value, "test": value} for name, value in values.items()}
 
     def to(self, device: torch.device | str) -> TokenClassificationTask:
         self._graphs, self.split = self._graphs.to(device), self.split.to(device)
@@ -109,7 +138,7 @@ class TokenClassificationTask(IndexedTask):
 
 def _labelled(graphs: PackedGraphs | InMemoryDataset | Sequence[Data] | Data) -> PackedGraphs:
     packed = graphs if isinstance(graphs, PackedGraphs) else PackedGraphs(graphs)
-    if "x" not in packed or "y" not in packed or packed["y"].shape != (packed.num_nodes,):
+    if "x" not in packed or "y" not in packed or packed["y"].numel() != packed.num_nodes:
         got = list(packed["y"].shape) if "y" in packed else "none"
         raise ValueError(f"graphs must have x and y with a row a token, {packed.num_nodes} (got y {got})")
     return packed
