@@ -49,10 +49,11 @@ class Trainer:
     """Trains a model on a task.
 
     The epoch is chosen by validation, for each metric by itself; the test split is scored only at an epoch that is a
-    new best, and of equal epochs the first one counts, or the last one (``ties``). All random numbers of an epoch follow from ``seed``, the epoch
-    and the rank, so a run resumed from the checkpoint of its last whole epoch goes on exactly as if it had never
-    stopped: bit for bit on a CPU, and on a GPU as closely as any two runs agree there. The checkpoint holds a
-    description of task, model, optimizer and trainer, and is refused in another run; only ``max_epochs`` may grow.
+    new best, and of equal epochs the first one counts unless ``ties`` says otherwise. All random numbers of an epoch
+    follow from ``seed``, the epoch and the rank, so a run resumed from the checkpoint of its last whole epoch goes on
+    exactly as if it had never stopped: bit for bit on a CPU, and on a GPU as closely as any two runs agree there. The
+    checkpoint holds a description of task, model, optimizer and trainer, and is refused in another run; only
+    ``max_epochs`` may grow.
 
     With several processes (DDP) every batch is shared among them, so that the same settings train the same model::
 
@@ -277,11 +278,8 @@ class Trainer:
         row.update(task.observe(model))
         is_better = operator.gt if self.ties == "first" else operator.ge
         sign = {name: -1 if name in task.lower_is_better else 1 for name in valid}
-        better = {
-            name
-            for name, value in valid.items()
-            if is_better(sign[name] * value, sign[name] * result.best.get(name, {}).get("valid", -sign[name] * math.inf))
-        }
+        best = {name: result.best.get(name, {}).get("valid", -sign[name] * math.inf) for name in valid}
+        better = {name for name, value in valid.items() if is_better(sign[name] * value, sign[name] * best[name])}
         if better:
             test = self._scores(model, task, "test")
             for name in valid:

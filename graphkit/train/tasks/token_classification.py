@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.data import Batch, Data, InMemoryDataset
+from torch_geometric.data import Data, InMemoryDataset
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from graphkit.datasets.splits import IndexSplit
