@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
@@ -28,6 +30,7 @@ class NeighborIndex:
         rowptr: ``[N + 1]`` int64 offsets.
         col: ``[E']`` int64 neighbours, ascending in each row.
         num_nodes: N.
+        kept: what others made of this graph, by a name of theirs, so that a training step does not make it again.
 
     Raises:
         IndexError: a node id outside ``[0, num_nodes)``.
@@ -44,6 +47,7 @@ class NeighborIndex:
     rowptr: Tensor
     col: Tensor
     num_nodes: int
+    kept: dict[str, Any]
 
     def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
         if num_nodes < 0 or num_nodes > _MAX_NODES:
@@ -66,6 +70,7 @@ class NeighborIndex:
         self._row: Tensor | None = None
         self._keys: Tensor | None = None
         self._looped: NeighborIndex | None = None
+        self.kept = {}
 
     @classmethod
     def of(cls, graph: NeighborIndex | Tensor, num_nodes: int) -> NeighborIndex:

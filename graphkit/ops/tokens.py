@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -136,10 +137,26 @@ class TokenLayout:
             edge_index=data.edge_index,
         )
 
-    def _sorted(self, key: Tensor) -> Tensor | None:
+    def _by(self, key: Tensor) -> Tensor:
         order = torch.argsort(key, stable=True)
-        order = order[torch.argsort(self.batch[order], stable=True)]
+        return order if self.num_graphs == 1 else order[torch.argsort(self.batch[order], stable=True)]
+
+    def _sorted(self, key: Tensor) -> Tensor | None:
+        order = self._by(key)
         return None if torch.equal(order, torch.arange(self.num_tokens, device=order.device)) else order
+
+    def reordered(self, key: Tensor) -> TokenLayout:
+        """The same tokens read by another key. All that the order does not change is shared, so that a step with an
+        order of its own computes nothing else and waits for no GPU."""
+        if key.shape != (self.num_tokens,):
+            raise ValueError(f"key must have shape {[self.num_tokens]} (got {list(key.shape)})")
+        shared = {"batch": self.batch, "length": self.length, "max_length": self.max_length}
+        other = copy(self)
+        for name in ("rank", "_slot", "is_rectangular", "is_one_grid"):
+            other.__dict__.pop(name, None)
+        other.__dict__.update(shared)
+        other._order = other._by(key)
+        return other
 
     @cached_property
     def length(self) -> Tensor:
@@ -162,6 +179,11 @@ class TokenLayout:
         """``[N]`` place of each token in the reading order of its graph, from 0."""
         place = torch.arange(self.num_tokens, device=self.ptr.device) - self.ptr[self.batch]
         return place if self._order is None else torch.empty_like(place).index_copy_(0, self._order, place)
+
+    @cached_property
+    def ends(self) -> TokenLayout:
+        """A layout of B graphs with a token each: the rows of :meth:`last`."""
+        return TokenLayout(torch.arange(self.num_graphs + 1, device=self.ptr.device))
 
     @cached_property
     def _slot(self) -> Tensor:
@@ -285,8 +307,11 @@ class TokenLayout:
 
     def last(self, x: Tensor) -> Tensor:
         """``[B, ...]`` the row of each graph's last token, zeros for a graph without tokens."""
-        rows = torch.cat([self.sequence(x), x.new_zeros(1, *x.shape[1:])])
-        return rows[torch.where(self.length > 0, self.ptr[1:] - 1, self.num_tokens)]
+        if not self.num_tokens:
+            return x.new_zeros(self.num_graphs, *x.shape[1:])
+        place = (self.ptr[1:] - 1).clamp(min=0)
+        rows = x.index_select(0, place if self._order is None else self._order[place])
+        return rows.masked_fill((self.length == 0).view(-1, *[1] * (x.dim() - 1)), 0)
 
     def mean(self, x: Tensor) -> Tensor:
         """``[B, ...]`` mean over each graph's tokens, zeros for a graph without tokens."""

@@ -36,6 +36,7 @@ MIXER_CHECKS = (
     "reach",
     "sizes",
     "empty",
+    "last",
     "streaming",
     "gradients",
     "gradcheck",
@@ -73,6 +74,7 @@ def check_token_mixer(
     causality, reach      with ``causal``, a token has no gradient from those read after it; some token has one from
                           every token that it may read, unless the mixer reads edges or a grid
     sizes, empty          one token; a graph without tokens among others; no tokens at all
+    last                  the last tokens alone are what the whole output holds of them
     streaming             with ``step``, token by token gives what the whole sequence gives
     gradients, gradcheck  every parameter and the input get a finite one; it is that of finite differences
     deterministic         the same seed gives the same weights and outputs
@@ -276,6 +278,12 @@ class _Mixers(Suite):
         out = self.mixer(batch.x[:0], nothing)
         if list(out.shape) != [0, self.mixer.out_channels]:
             fail(f"no tokens must give [0, {self.mixer.out_channels}] (got {list(out.shape)})")
+
+    def check_last(self) -> None:
+        graphs, _ = self.permuted()
+        rows = [span.start + int(graph.order.argmax()) for span, graph in zip(self.spans(), graphs, strict=True)]
+        batch = Batch.from_data_list(graphs)
+        same(self.mixer.last(batch.x, batch), self.mixer(batch.x, batch)[rows], "of the last tokens")
 
     def check_streaming(self) -> None:
         length = max(self.lengths)

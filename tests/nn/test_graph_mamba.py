@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import networkx
 import pytest
 import torch
@@ -10,7 +13,8 @@ from torch.nn import functional as F
 from torch_geometric.nn import GCNConv, ResGatedGraphConv
 from torch_geometric.utils import from_networkx, to_dense_adj
 
-from graphkit.nn import BiMamba, GatedGCNConv, GMNLayer, GraphMambaNet, RandomWalkFeatures, SelectiveSSM
+from graphkit.nn import BiMamba, GatedGCNConv, GMNLayer, GraphMambaNet, RandomWalkFeatures, SelectiveSSM, SelfAttention
+from graphkit.nn.models import graph_mamba
 from graphkit.nn.models.neighborhood_encoders import NeighborhoodSubgraphs, PooledNeighborhoods, induced_subgraphs
 from graphkit.ops import NeighborIndex, TokenLayout, neighborhood_walks, visited_sets
 from graphkit.transforms import SortTokens
@@ -215,8 +219,9 @@ def test_neighbourhoods_are_read_from_far_to_near_and_the_last_token_goes_on():
         for norm, mixer in zip(model.token_norms, model.token_mixers, strict=True):
             sequence = sequence + mixer(norm(sequence))
         read.append(sequence[-1])
-    keys = model._keys(NeighborIndex(edge_index, 12), torch.arange(12))
-    out = model.layers[0](torch.stack(read), edge_index, TokenLayout(torch.tensor([0, 12]), keys))
+    index = NeighborIndex(edge_index, 12)
+    order = model._plan(index, None, None).order(index, training=False)
+    out = model.layers[0](torch.stack(read), edge_index, order)
     torch.testing.assert_close(model(x, edge_index, walks=walks), model.lin_out(model.norm(out)))
 
 
@@ -256,16 +261,87 @@ def test_chance_in_training_and_none_in_evaluation():
 
 def test_walks_stay_unless_resampled():
     edge_index = graph()
-    index, rank = NeighborIndex(edge_index, 12), torch.arange(12)
+    index, h = NeighborIndex(edge_index, 12), random(12, 6)
     kept, drawn = net(s=3).train(), net(s=3, resample=True).train()
-    base = kept.eval()._walks(index, rank)
-    kept.train()
-    for before, after in zip(base, kept._walks(index, rank), strict=True):
-        groups = [sorted(tuple(g.flatten().tolist()) for g in node) for node in before]
-        assert groups == [sorted(tuple(g.flatten().tolist()) for g in node) for node in after]
-    assert any(not a.equal(b) for a, b in zip(drawn._walks(index, rank), drawn._walks(index, rank), strict=True))
-    evaluated = [net(s=3, resample=r)._walks(index, rank) for r in (False, True)]
-    assert all(a.equal(b) for a, b in zip(*evaluated, strict=True))
+    walks = neighborhood_walks(index, 2, 3, 3, seed=0)
+
+    def tokens(model):
+        return model._tokens(h, index, model._plan(index, None, None), None).view(12, 7, 6)
+
+    base = kept.encoder(h, index, walks).view(12, 7, 6)
+    torch.manual_seed(1)
+    moved = tokens(kept)
+    torch.manual_seed(1)
+    places = [*torch.randperm(3).tolist(), *(3 + torch.randperm(3)).tolist(), 6]
+    assert places != list(range(7))  # tokens of equal length change places, those of all nodes alike
+    assert moved.equal(base[:, places])
+    assert not tokens(drawn).equal(tokens(drawn))
+    for model in (kept, drawn):
+        assert tokens(model.eval()).equal(model.encoder(h, index, walks).view(12, 7, 6))
+
+
+def from_the_start(model: GraphMambaNet, x: Tensor, index: NeighborIndex) -> Tensor:
+    """A training step's output with nothing kept: walks, sets, ranks and orders made anew, and all tokens mixed."""
+    count = x.size(0)
+    h = F.linear(x, model.embed.weight, model.embed.bias)
+    walks = neighborhood_walks(index, model.m, model.s, model.num_walks, seed=model.seed, rank=torch.arange(count))
+    t = model.encoder(h, index, [walk[:, torch.randperm(model.s)] for walk in walks])
+    length = model.m * model.s + 1
+    ptr = torch.arange(count + 1) * length
+    for norm, mixer in zip(model.token_norms, model.token_mixers, strict=True):
+        t = t + mixer(norm(t), ptr)
+    h = t.view(count, length, -1)[:, -1]
+    place = node_importance(index, model.order).unique(return_inverse=True)[1]
+    order = TokenLayout(torch.tensor([0, count]), place + torch.rand(count, dtype=torch.float64))
+    for layer in model.layers:
+        h = layer(h, index, order)
+    return model.lin_out(model.norm(h))
+
+
+@pytest.mark.parametrize("mixer", [BiMamba, SelectiveSSM, lambda channels: SelfAttention(channels, 2)])
+@pytest.mark.parametrize("encoder", ["pool", "rwf", "mpnn"])
+def test_what_is_kept_with_the_graph_changes_no_output(encoder, mixer):
+    x, index = random(12, 4), NeighborIndex(graph(), 12)
+    model = net(encoder=encoder, mixer=mixer, s=3, token_layers=2, dropout=0.0).train()
+    for step in range(3):
+        torch.manual_seed(step)
+        expected = from_the_start(model, x, NeighborIndex(graph(), 12))
+        torch.manual_seed(step)
+        torch.testing.assert_close(model(x, index), expected)
+
+
+def test_steps_on_one_graph_walk_and_rank_its_nodes_once(monkeypatch):
+    made = []
+    for name in ("neighborhood_walks", "node_importance"):
+        plain = getattr(graph_mamba, name)
+        monkeypatch.setattr(graph_mamba, name, lambda *a, _f=plain, _n=name, **k: made.append(_n) or _f(*a, **k))
+    x, index, batch = random(12, 4), NeighborIndex(graph(), 12), torch.arange(12) // 6
+    model = net().train()
+    for _ in range(3):
+        model(x, index)
+    model.eval()(x, index)
+    once = ["neighborhood_walks", "node_importance"]
+    assert made == once
+    for other, given in ((net(seed=1), None), (net(seed=1), batch), (net(seed=1), batch.clone())):
+        made.clear()
+        other(x, index, given)
+        assert made == once
+    made.clear()
+    given.fill_(0)  # written to, it is another batch
+    torch.testing.assert_close(other(x, index, given), other(x, NeighborIndex(graph(), 12)))
+    assert made == once * 2
+
+
+def test_a_graph_goes_with_its_last_user():
+    index = NeighborIndex(graph(), 12)
+    net().train()(random(12, 4), index)
+    left = weakref.ref(index)
+    gc.disable()
+    try:
+        del index
+        assert left() is None  # nothing that it keeps keeps it
+    finally:
+        gc.enable()
 
 
 def test_a_layer_of_pyg_passes_messages():

@@ -43,6 +43,29 @@ def test_layout_equals_loops(lengths, seed):
         assert torch.equal(layout.previous(layout.sequence(x)), torch.stack(before))
 
 
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_another_order_is_that_of_a_new_layout(lengths, seed):
+    generator = torch.Generator().manual_seed(seed)
+    total, ptr = sum(lengths), torch.tensor([0, *lengths]).cumsum(0)
+    keys, x = torch.rand(2, total, generator=generator), torch.randn(total, 2, generator=generator)
+    first = TokenLayout(ptr, keys[0])
+    before = first.pad(x), first.rank, first.is_rectangular
+    other, new = first.reordered(keys[1]), TokenLayout(ptr, keys[1])
+    assert other.batch is first.batch
+    assert other.max_length == new.max_length
+    assert other.rank.equal(new.rank)
+    for name in ("sequence", "restore", "pad", "last", "mean"):
+        assert getattr(other, name)(x).equal(getattr(new, name)(x)), name
+    assert other.unpad(other.pad(x)).equal(x)
+    assert first.pad(x).equal(before[0])
+    assert first.rank is before[1]
+    ends = first.ends
+    assert (ends.num_graphs, ends.num_tokens, ends.max_length) == (len(lengths), len(lengths), 1)
+    with pytest.raises(ValueError, match="key must have shape"):
+        first.reordered(torch.zeros(total + 1))
+
+
 def test_tokens_of_a_batch_are_read_by_order_time_or_place_on_the_grid():
     x = torch.arange(4.0)[:, None]
     grid = torch.tensor([[1, 1], [0, 1], [1, 0], [0, 0]])

@@ -170,6 +170,9 @@ class Broken(TokenMixer):
             h = h + torch.rand(())
         return self.lin(h)
 
+    def mix_last(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        return tokens.mean(x) if self.fault == "last" else super().mix_last(x, tokens)
+
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.fault != "streaming":
             raise NotImplementedError
@@ -187,6 +190,7 @@ class Broken(TokenMixer):
         ("gradients", {"reach", "gradients"}),
         ("gradcheck", {"gradcheck"}),
         ("deterministic", {"dtype", "padding", "deterministic"}),
+        ("last", {"last"}),
         ("streaming", {"streaming"}),
     ],
 )

@@ -99,6 +99,18 @@ class SelectiveSSM(TokenMixer):
         y = selective_scan(u, dt, -self.log_rate.exp(), b, c, self.skip, tokens.ptr, self.reverse)
         return tokens.restore(self.lin_out(y * F.silu(z)))
 
+    def mix_last(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        if self.reverse:
+            # Read first, the last token hears of itself alone.
+            out = self.mix(tokens.last(x), tokens.ends)
+        else:
+            into, gate = self.lin_in.weight.chunk(2)
+            u = F.silu(self._convolved(F.linear(tokens.sequence(x), into), tokens))
+            dt, b, c = self._scan_inputs(u)
+            y = selective_scan(u, dt, -self.log_rate.exp(), b, c, self.skip, tokens.ptr)
+            out = self.lin_out(tokens.last(tokens.restore(y)) * F.silu(F.linear(tokens.last(x), gate)))
+        return out.masked_fill((tokens.length == 0)[:, None], 0)
+
     def _convolved(self, u: Tensor, tokens: TokenLayout) -> Tensor:
         """Each channel's weighted sum over the last ``d_conv`` tokens of its graph, in the direction of reading."""
         out = torch.addcmul(self.conv_bias, u, self.conv_weight[-1])
@@ -162,6 +174,9 @@ class BiMamba(TokenMixer):
 
     def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
         return self.ahead.mix(x, tokens) + self.back.mix(x, tokens)
+
+    def mix_last(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        return self.ahead.mix_last(x, tokens) + self.back.mix_last(x, tokens)
 
     def extra_repr(self) -> str:
         return str(self.in_channels)

@@ -49,6 +49,16 @@ class TokenMixer(nn.Module):
             ValueError: features of another width, more tokens than the mixer can take, a missing position or missing
                 edges.
         """
+        layout = self._checked(x, tokens)
+        return self.mix(x, layout) if x.size(0) else x.new_zeros(0, self.out_channels)
+
+    def last(self, x: Tensor, tokens: Any = None) -> Tensor:
+        """``[B, out_channels]``: what :meth:`forward` gives each graph's last token in reading order, zeros for a graph
+        without tokens. The arguments are those of :meth:`forward`."""
+        layout = self._checked(x, tokens)
+        return self.mix_last(x, layout) if x.size(0) else x.new_zeros(layout.num_graphs, self.out_channels)
+
+    def _checked(self, x: Tensor, tokens: Any) -> TokenLayout:
         if x.dim() != 2 or x.size(1) != self.in_channels:
             raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
         layout = TokenLayout.of(tokens, x.size(0), x.device)
@@ -65,13 +75,15 @@ class TokenMixer(nn.Module):
             raise ValueError(f"{type(self).__name__} needs time [N] in tokens (got none)")
         if self.edges == "required" and layout.edge_index is None:
             raise ValueError(f"{type(self).__name__} needs edge_index [2, E] in tokens (got none)")
-        if x.size(0) == 0:
-            return x.new_zeros(0, self.out_channels)
-        return self.mix(x, layout)
+        return layout
 
     def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
         """``[N, in_channels]`` to ``[N, out_channels]``, N > 0, arguments checked."""
         raise NotImplementedError
+
+    def mix_last(self, x: Tensor, tokens: TokenLayout) -> Tensor:
+        """:meth:`last`, N > 0, arguments checked; overridden where the last tokens alone take less."""
+        return tokens.last(self.mix(x, tokens))
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One token of each of B sequences, for causal mixers that can go on from a state.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +117,76 @@ class GMNLayer(nn.Module):
     def __repr__(self) -> str:
         parts = f"mixer={type(self.mixer).__name__}, conv={type(self.conv).__name__}"
         return f"{type(self).__name__}({self.channels}, {parts})"
+
+
+class _Settings(NamedTuple):
+    """What a plan is made for."""
+
+    m: int
+    s: int
+    num_walks: int
+    seed: int
+    order: str
+    encoder: type[nn.Module] | None
+    num_graphs: int | None
+
+
+class _Plan:
+    """What the graphs alone decide, whatever the weights: which nodes walks visit, which nodes are read before which.
+
+    It is kept with the graph, so that steps on one :class:`~graphkit.ops.NeighborIndex` neither walk nor rank its nodes
+    anew, and none after the first waits for a GPU.
+    """
+
+    def __init__(self, graph: NeighborIndex, batch: Tensor | None, settings: _Settings) -> None:
+        self.batch, self.version, self.settings = batch, _version(batch), settings
+        self.nodes = TokenLayout(_graph_ptr(batch, graph.num_nodes, settings.num_graphs, graph.device))
+        self._seen: Any = None
+        self._levels: Tensor | None = None
+        self._still: TokenLayout | None = None
+
+    def fits(self, batch: Tensor | None, settings: _Settings) -> bool:
+        """Whether it is a model's plan for these graphs."""
+        return self.batch is batch and self.version == _version(batch) and self.settings == settings
+
+    def seen(self, graph: NeighborIndex, encoder: Any) -> Any:
+        """What the encoder needs to know of the walks of the seed."""
+        if self._seen is None:
+            m, s, num_walks, seed = self.settings[:4]
+            walks = neighborhood_walks(graph, m, s, num_walks, seed=seed, rank=self.nodes.rank)
+            self._seen = encoder.seen(graph, walks)
+        return self._seen
+
+    @cached_property
+    def sequences(self) -> TokenLayout:
+        """The tokens of each node."""
+        length = self.settings.s * self.settings.m + 1
+        return TokenLayout(torch.arange(self.nodes.num_tokens + 1, device=self.nodes.ptr.device) * length)
+
+    def order(self, graph: NeighborIndex, training: bool) -> TokenLayout:
+        """The nodes as they are read: by importance, equal ones in a new order each time or, in evaluation, in one that
+        does not depend on other graphs of the batch."""
+        if not training and self._still is not None:
+            return self._still
+        device, rank = self.nodes.ptr.device, self.nodes.rank
+        if training:
+            key = torch.rand(rank.numel(), dtype=torch.float64, device=device)
+        else:
+            generator = stream(self.settings.seed, 1)
+            key = torch.rand(self.nodes.max_length, dtype=torch.float64, generator=generator).to(device)[rank]
+        if self.settings.order != "random":
+            if self._levels is None:
+                self._levels = node_importance(graph, self.settings.order).unique(return_inverse=True)[1]
+            key = self._levels + key
+        found = self.nodes.reordered(key)
+        if not training:
+            self._still = found
+        return found
+
+
+def _version(batch: Tensor | None) -> int | None:
+    """How often it was written to."""
+    return None if batch is None else batch._version
 
 
 class GraphMambaNet(nn.Module):
@@ -243,58 +315,55 @@ class GraphMambaNet(nn.Module):
             if other is not None and other.device != x.device:
                 raise ValueError(f"{name} is on {other.device}, x on {x.device}; move one with .to(...)")
         index = incoming(graph, x.size(0))
-        ptr = _graph_ptr(batch, x.size(0), num_graphs, x.device)
-        owner = torch.repeat_interleave(ptr.diff(), output_size=x.size(0))
-        rank = torch.arange(x.size(0), device=x.device) - ptr[owner]
+        plan = self._plan(index, batch, num_graphs)
         h = self.dropout(self.embed(x))
         if self.encoder is not None:
-            walks = self._walks(index, rank) if walks is None else walks
-            h = self._read_neighborhoods(self.encoder(h, index, walks), x.size(0))
-        if any(layer.mixer is not None for layer in self.layers):
-            tokens = TokenLayout(ptr, self._keys(index, rank))
-        else:
-            tokens = None
+            h = self._read_neighborhoods(self._tokens(h, index, plan, walks), plan.sequences)
+        tokens = None if self.layers[0].mixer is None else plan.order(index, self.training)
         for layer in self.layers:
             h = layer(h, index, tokens)
-        return self.lin_out(self._readout(self.norm(h), ptr, owner))
+        return self.lin_out(self._readout(self.norm(h), plan.nodes))
 
-    def _walks(self, graph: NeighborIndex, rank: Tensor) -> list[Tensor]:
+    def _plan(self, graph: NeighborIndex, batch: Tensor | None, num_graphs: int | None) -> _Plan:
+        """The plan that is kept with the graph, a new one if that is of another model or of other graphs."""
+        encoder = None if self.encoder is None else type(self.encoder)
+        settings = _Settings(self.m, self.s, self.num_walks, self.seed, self.order, encoder, num_graphs)
+        plan = graph.kept.get("graph_mamba")
+        if not isinstance(plan, _Plan) or not plan.fits(batch, settings):
+            plan = graph.kept["graph_mamba"] = _Plan(graph, batch, settings)
+        return plan
+
+    def _tokens(self, h: Tensor, graph: NeighborIndex, plan: _Plan, walks: list[Tensor] | None) -> Tensor:
+        """Vectors of all tokens, node after node."""
+        encoder: Any = self.encoder
+        if walks is not None:
+            return encoder(h, graph, walks)
         if self.training and self.resample:
-            return neighborhood_walks(graph, self.m, self.s, self.num_walks)
-        walks = neighborhood_walks(graph, self.m, self.s, self.num_walks, seed=self.seed, rank=rank)
-        if not self.training:
-            return walks
-        return [walk[:, torch.randperm(self.s, device=walk.device)] for walk in walks]
+            return encoder(h, graph, neighborhood_walks(graph, self.m, self.s, self.num_walks))
+        t = encoder.encode(h, graph, plan.seen(graph, encoder))
+        if not self.training or self.s == 1:
+            return t
+        places = [level * self.s + torch.randperm(self.s, device=h.device) for level in range(self.m)]
+        places.append(torch.full((1,), self.m * self.s, device=h.device))
+        return t.view(h.size(0), -1, t.size(1)).index_select(1, torch.cat(places)).flatten(0, 1)
 
-    def _read_neighborhoods(self, t: Tensor, num_nodes: int) -> Tensor:
-        """The last token of each node's sequence, after the layers over tokens."""
-        length = self.s * self.m + 1
-        layout = TokenLayout(torch.arange(num_nodes + 1, device=t.device) * length)
-        for norm, mixer in zip(self.token_norms, self.token_mixers, strict=True):
+    def _read_neighborhoods(self, t: Tensor, layout: TokenLayout) -> Tensor:
+        """The last token of each node's sequence, after the layers over tokens. The last layer writes no other."""
+        for norm, mixer in zip(self.token_norms[:-1], self.token_mixers[:-1], strict=True):
             t = t + self.dropout(mixer(norm(t), layout))
-        return t.view(num_nodes, length, -1)[:, -1]
+        final: Any = self.token_mixers[-1]
+        return layout.last(t) + self.dropout(final.last(self.token_norms[-1](t), layout))
 
-    def _keys(self, graph: NeighborIndex, rank: Tensor) -> Tensor:
-        """By which nodes are read: places among the values of importance, and noise below one between equals."""
-        if self.training:
-            noise = torch.rand(rank.numel(), dtype=torch.float64, device=rank.device)
-        else:
-            longest = int(rank.max()) + 1 if rank.numel() else 0
-            noise = torch.rand(longest, dtype=torch.float64, generator=stream(self.seed, 1)).to(rank.device)[rank]
-        if self.order == "random":
-            return noise
-        return node_importance(graph, self.order).unique(return_inverse=True)[1] + noise
-
-    def _readout(self, h: Tensor, ptr: Tensor, owner: Tensor) -> Tensor:
+    def _readout(self, h: Tensor, nodes: TokenLayout) -> Tensor:
         if self.head == "node":
             return h
+        if self.head == "mean":
+            return nodes.mean(h)
         if self.head == "first":
             rows = torch.cat([h, h.new_zeros(1, h.size(1))])  # zeros for a graph without nodes
-            return rows[torch.where(ptr.diff() > 0, ptr[:-1], h.size(0))]
-        zeros = h.new_zeros(ptr.numel() - 1, h.size(1))
-        if self.head == "max":
-            return zeros.scatter_reduce(0, owner[:, None].expand_as(h), h, "amax", include_self=False)
-        return zeros.index_add(0, owner, h) / ptr.diff().clamp(min=1)[:, None].to(h.dtype)
+            return rows[torch.where(nodes.length > 0, nodes.ptr[:-1], h.size(0))]
+        zeros = h.new_zeros(nodes.num_graphs, h.size(1))
+        return zeros.scatter_reduce(0, nodes.batch[:, None].expand_as(h), h, "amax", include_self=False)
 
     def __repr__(self) -> str:
         sizes = f"{self.in_channels}, {self.hidden_channels}, {self.out_channels}, {self.num_layers}"

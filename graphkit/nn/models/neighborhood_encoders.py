@@ -58,19 +58,27 @@ class RandomWalkFeatures(nn.Module):
         nn.init.uniform_(self.conv_weight, -bound, bound)
 
     def forward(self, h: Tensor, graph: NeighborIndex, walks: list[Tensor]) -> Tensor:
+        return self.encode(h, graph, self.seen(graph, walks))
+
+    def seen(self, graph: NeighborIndex, walks: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """What the walks show whatever the weights: each tensor of walks, the nodes alone last, and its bits. O(P window)
+        bytes, which serve every call of :meth:`encode`."""
+        alone = torch.arange(graph.num_nodes, device=graph.device).view(-1, 1, 1, 1)
+        return [(walk, self.bits(graph, walk.flatten(0, 2))) for walk in (*walks, alone)]
+
+    def encode(self, h: Tensor, graph: NeighborIndex, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The tokens of walks that :meth:`seen` has seen."""
         node = self.lin_node(h)
-        alone = torch.arange(h.size(0), device=h.device).view(-1, 1, 1, 1)
-        walks = [*walks, alone]
-        places = torch.cat([self._convolved(node, graph, walk.flatten(0, 2)).flatten(0, 1) for walk in walks])
+        places = torch.cat([self._convolved(node, walk.flatten(0, 2), bits).flatten(0, 1) for walk, bits in seen])
         places = F.relu(self.lin_out(F.relu(self.norm(places))))
         tokens = [
             part.view(h.size(0), walk.size(1), -1, self.channels).mean(2)
-            for walk, part in zip(walks, places.split([walk.numel() for walk in walks]), strict=True)
+            for (walk, _), part in zip(seen, places.split([walk.numel() for walk, _ in seen]), strict=True)
         ]
         return torch.cat(tokens, 1).flatten(0, 1)
 
     def bits(self, graph: NeighborIndex, walk: Tensor) -> Tensor:
-        """``[R, l + 1, 2 window - 1]`` floats of R walks ``[R, l + 1]``: same node as k places before, then linked."""
+        """``[R, l + 1, 2 window - 1]`` bools of R walks ``[R, l + 1]``: same node as k places before, then linked."""
         found = torch.zeros(*walk.shape, 2 * self.window - 1, dtype=torch.bool, device=walk.device)
         for k in range(1, min(self.window, walk.size(1) - 1) + 1):
             here, before = walk[:, k:], walk[:, :-k]
@@ -80,10 +88,8 @@ class RandomWalkFeatures(nn.Module):
                 found[:, k:, self.window + k - 2] = linked.view_as(here)
         return found
 
-    def _convolved(self, node: Tensor, graph: NeighborIndex, walk: Tensor) -> Tensor:
-        z = node.index_select(0, walk.flatten()).view(*walk.shape, -1) + self.lin_bits(
-            self.bits(graph, walk).to(node.dtype)
-        )
+    def _convolved(self, node: Tensor, walk: Tensor, bits: Tensor) -> Tensor:
+        z = node.index_select(0, walk.flatten()).view(*walk.shape, -1) + self.lin_bits(bits.to(node.dtype))
         out = z * self.conv_weight[0]
         for k in range(1, min(self.window, walk.size(1) - 1) + 1):
             out = out + F.pad(z[:, :-k] * self.conv_weight[k], (0, 0, k, 0))
@@ -106,7 +112,15 @@ class PooledNeighborhoods(nn.Module):
         self.conv.reset_parameters()
 
     def forward(self, h: Tensor, graph: NeighborIndex, walks: list[Tensor]) -> Tensor:
-        ptr, member = visited_sets(walks, h.size(0), h.device)
+        return self.encode(h, graph, self.seen(graph, walks))
+
+    def seen(self, graph: NeighborIndex, walks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What every call of :meth:`encode` needs of the walks: the visited nodes, once each."""
+        return visited_sets(walks, graph.num_nodes, graph.device)
+
+    def encode(self, h: Tensor, graph: NeighborIndex, seen: tuple[Tensor, Tensor]) -> Tensor:
+        """The tokens of walks that :meth:`seen` has seen."""
+        ptr, member = seen
         z = h + F.relu(self.conv(h, graph))
         return spmm(ptr, member, z) / ptr.diff()[:, None].to(h.dtype)
 
@@ -124,9 +138,18 @@ class NeighborhoodSubgraphs(nn.Module):
         self.conv.reset_parameters()
 
     def forward(self, h: Tensor, graph: NeighborIndex, walks: list[Tensor]) -> Tensor:
-        ptr, member = visited_sets(walks, h.size(0), h.device)
+        return self.encode(h, graph, self.seen(graph, walks))
+
+    def seen(self, graph: NeighborIndex, walks: list[Tensor]) -> tuple[Tensor, Tensor, NeighborIndex]:
+        """What every call of :meth:`encode` needs of the walks: the visited nodes and the edges between them."""
+        ptr, member = visited_sets(walks, graph.num_nodes, graph.device)
+        return ptr, member, induced_subgraphs(graph, ptr, member)
+
+    def encode(self, h: Tensor, graph: NeighborIndex, seen: tuple[Tensor, Tensor, NeighborIndex]) -> Tensor:
+        """The tokens of walks that :meth:`seen` has seen."""
+        ptr, member, edges = seen
         z = h.index_select(0, member)
-        z = z + F.relu(self.conv(z, induced_subgraphs(graph, ptr, member)))
+        z = z + F.relu(self.conv(z, edges))
         everyone = torch.arange(member.numel(), device=h.device)
         return spmm(ptr, everyone, z) / ptr.diff()[:, None].to(h.dtype)
 
