@@ -10,19 +10,16 @@ from graphkit.bench.records import Record
 from graphkit.utils.cost import pareto_front
 from graphkit.utils.io import atomic_write
 
-#: Metrics that are costs, for which less is better.
-COSTS = ("Model kB", "Latency us")
-
 
 def plot_record(record: Record, path: str | Path) -> Path:
     """Save a picture of panels: test scores with the paper's, learning curves, score histograms of the first model, and
-    a panel for each of ``COSTS`` that was measured, in which a line joins the models that no other one dominates."""
+    a panel for each cost that was measured, in which a line joins the models that no other one dominates."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    costs = [name for name in COSTS if any(row.metric == name for row in record.rows)]
+    costs = record.costs()
     count = 2 + bool(record.histograms) + len(costs)
     figure, (bars, curves, *more) = plt.subplots(1, count, figsize=(5 * count, 4.5), layout="constrained")
     rows = [row for row in record.rows if row.metric == record.monitor and row.split == "test"]
@@ -53,7 +50,7 @@ def plot_record(record: Record, path: str | Path) -> Path:
         scores.set(title=f"{name}: test scores", xlabel="score", ylabel="share")
         scores.legend()
     for cost in costs:
-        _plot_pareto(record, cost, next(panels))
+        _plot_pareto(record, cost, costs[cost], next(panels))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
@@ -62,16 +59,13 @@ def plot_record(record: Record, path: str | Path) -> Path:
     return Path(path)
 
 
-def _plot_pareto(record: Record, cost: str, panel: Any) -> None:
+def _plot_pareto(record: Record, cost: str, models: dict[str, tuple[float, float]], panel: Any) -> None:
     """Every model's test score against a cost."""
-    test = {(row.model, row.metric): row.mean for row in record.rows if row.split == "test"}
-    names = [model for model, metric in test if metric == cost and (model, record.monitor) in test]
-    points = sorted((test[name, cost], test[name, record.monitor]) for name in names)
+    points = sorted(models.values())
     front = pareto_front([(x, -y) for x, y in points])
     panel.scatter(*zip(*points, strict=True), color="tab:blue", zorder=3)
     panel.plot(*zip(*(points[place] for place in front), strict=True), color="tab:gray", linestyle="--")
-    for name in names:
-        place = (test[name, cost], test[name, record.monitor])
+    for name, place in models.items():
         panel.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
     panel.margins(0.2, 0.1)
     panel.set_xscale("log")

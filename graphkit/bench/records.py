@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 from graphkit.utils.io import atomic_write
 
+#: Metrics that are costs, for which less is better.
+COSTS = ("Model kB", "Buffer kB", "Latency us")
 PACKAGES = ("graphkit", "torch", "torch-geometric", "numpy", "scipy", "numba", "ogb")
 
 
@@ -76,6 +78,19 @@ class Record:
         """The test rows of the monitored metric, of those in ``headline``, and of any other that the paper gives."""
         shown = (self.monitor, *self.headline)
         return [row for row in self.rows if row.split == "test" and (row.metric in shown or row.reported)]
+
+    def costs(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Of each of ``COSTS`` that was measured, every model's cost and test value of the monitored metric."""
+        test = {(row.metric, row.model): row.mean for row in self.rows if row.split == "test"}
+        found = {
+            cost: {
+                model: (value, test[self.monitor, model])
+                for (metric, model), value in test.items()
+                if metric == cost and (self.monitor, model) in test
+            }
+            for cost in COSTS
+        }
+        return {cost: models for cost, models in found.items() if models}
 
     def stamp(self, origin: dict[str, Any] | None = None) -> Record:
         """Fill in the time, and commit, versions and hardware of the runs (:func:`where`; those of now if None)."""

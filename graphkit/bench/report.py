@@ -56,7 +56,9 @@ svg { width:100%; height:auto; display:block } .charts>svg { flex:0 1 300px }
 svg text { font:12px system-ui,-apple-system,"Segoe UI",sans-serif; fill:var(--soft) }
 .grid { stroke:var(--line); stroke-width:1 } .one { stroke:var(--soft); stroke-width:1.5 }
 .curve { fill:none; stroke-width:1.8 } .area { fill-opacity:.25; stroke-width:1.2 }
-.run { fill:var(--ours); opacity:.28 } circle.ours,rect.ours { fill:var(--ours) } rect.worse { fill:var(--paper) }
+.run { fill:var(--ours); opacity:.28 } circle.ours,rect.ours { fill:var(--ours) }
+circle.beaten { fill:var(--soft) } .front { fill:none; stroke:var(--soft); stroke-width:1.4; stroke-dasharray:5 3 }
+rect.worse { fill:var(--paper) }
 path.paper { fill:var(--paper) } .whisker { stroke-width:2 }
 line.ours { stroke:var(--ours) } line.paper { stroke:var(--paper) }
 .key b { font-weight:600 } .key .o { color:var(--ours) } .key .p { color:var(--paper) }
@@ -287,6 +289,7 @@ def _charts(record: Record) -> list[str]:
             key += '&ensp;<span class="p">◆</span> paper'
         parts += [f'<h3>Test scores</h3><p class="soft key">{key}</p>', svg.scores(shown, f"test {record.monitor}")]
     parts += _batch_sizes(rows)
+    parts += _costs(record)
     column = f"valid/{record.monitor}"
     curves = {
         name: [(point["epoch"], point[column]) for point in history if column in point and "epoch" in point]
@@ -323,6 +326,27 @@ def _batch_sizes(rows: Sequence[Row]) -> list[str]:
     if times:
         charts.append(svg.lines(times, "batch size", "seconds an epoch"))
     return ["<h3>By batch size</h3>", *charts]
+
+
+def _costs(record: Record) -> list[str]:
+    """What each model gets right against each cost that was measured."""
+    found = record.costs()
+    if not found:
+        return []
+    from graphkit.utils.cost import pareto_front  # here: it brings torch, which takes seconds
+
+    charts = []
+    sign = -1 if _better(next(row for row in record.rows if row.metric == record.monitor), 1) else 1
+    for cost, models in found.items():
+        names = [name for name, (value, _) in models.items() if value > 0]  # the axis is logarithmic
+        if len(names) < 2:
+            continue
+        best = [names[at] for at in pareto_front([(models[name][0], sign * models[name][1]) for name in names])]
+        charts.append(svg.front({name: models[name] for name in names}, best, cost, f"test {record.monitor}"))
+    if not charts:
+        return []
+    key = "A line joins the models that no other one beats in both."
+    return ["<h3>Against cost</h3>", f'<p class="soft key">{key}</p>', *charts]
 
 
 def _facts(record: Record) -> str:

@@ -133,6 +133,43 @@ def histogram(edges: Sequence[float], groups: Mapping[str, Sequence[float]], lab
     return _svg(width, height, parts, f"score histogram of {label}")
 
 
+def front(points: Mapping[str, tuple[float, float]], best: Sequence[str], cost: str, score: str) -> str:
+    """What models get right against what they cost, on a logarithmic axis; a dashed line joins the ``best``."""
+    width, height, left, top, bottom = 520.0, 280.0, 52.0, 10.0, 236.0
+    costs = [x for x, _ in points.values()]
+    x_low, x_high = (math.log10(v) for v in (min(costs), max(costs)))
+    x_low, x_high = x_low - 0.15 * ((x_high - x_low) or 1), x_high + 0.15 * ((x_high - x_low) or 1)
+    low, high = _padded([y for _, y in points.values()])
+
+    def x(value: float) -> float:
+        return left + (width - left - 16) * (math.log10(value) - x_low) / (x_high - x_low)
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * (value - low) / (high - low)
+
+    marks = [m * 10.0**e for e in range(-6, 13) for m in (1, 2, 5) if x_low <= math.log10(m * 10.0**e) <= x_high]
+    if len(marks) > 7:
+        marks = [10.0**e for e in range(-6, 13) if x_low <= e <= x_high]
+    parts = _grid_x(marks, x, top, bottom, light=True)
+    for tick in ticks(low, high):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - 16}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(_text(left - 6, y(tick) + 4, number(tick), "end"))
+    line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in sorted(points[name] for name in best))
+    parts.append(f'<polyline class="front" points="{line}"/>')
+    for name, (a, b) in points.items():
+        kind = "ours" if name in best else "beaten"
+        tip = f"<title>{escape(name)}: {number(b)} at {number(a)} {escape(cost)}</title>"
+        parts.append(f'<circle class="{kind}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="4.5">{tip}</circle>')
+        # Names of the right half stand on the left of their points, and of those that are beaten lower.
+        right = x(a) > (left + width) / 2
+        parts.append(
+            _text(x(a) + (-9 if right else 9), y(b) + (4 if name in best else 12), name, "end" if right else "start")
+        )
+    parts.append(_text((left + width) / 2, bottom + 36, cost, "middle"))
+    parts.append(_text(left, bottom + 36, score, "start"))
+    return _svg(width, height, parts, f"{score} by {cost}")
+
+
 def ratios(rows: Iterable[tuple[str, float]]) -> str:
     """A bar a case on a logarithmic axis, from the line where both are equally fast."""
     bars = [(name, value) for name, value in rows if value > 0]

@@ -147,6 +147,46 @@ def test_one_run_without_a_paper(record, tmp_path):
     assert "One run." in write(tmp_path, record).text
 
 
+def test_what_models_cost(record, tmp_path):
+    """A chart a cost: every model is a point, and those that another one beats in both are not on the line."""
+    scores = {"small": (80.0, 1.0), "large": (90.0, 100.0), "beaten": (70.0, 50.0)}
+    record.rows = [
+        Row(model, metric, split, [value] * 3)
+        for model, values in scores.items()
+        for metric, value in zip(("Hits@100", "Model kB"), values, strict=True)
+        for split in ("test", "valid")
+    ]
+    page = write(tmp_path, record)
+    assert "Against cost" in page.text
+    (line,) = [attributes["points"] for tag, attributes in page.tags if attributes.get("class") == "front"]
+    assert line.count(",") == 2
+    places = {
+        (attributes["class"], f"{attributes['cx']},{attributes['cy']}")
+        for tag, attributes in page.tags
+        if tag == "circle" and attributes.get("r") == "4.5" and attributes["class"] in ("ours", "beaten")
+    }
+    assert sum(kind == "beaten" for kind, _ in places) == 1
+    assert {place for place in line.split()} <= {place for kind, place in places if kind == "ours"}
+    assert not any(("beaten", place) in places for place in line.split())
+
+
+def test_of_errors_the_smallest_is_best(record, tmp_path):
+    record.monitor = "MSE"
+    record.rows = [
+        Row(model, metric, "test", [value] * 3)
+        for model, values in {"good": (1.0, 1.0), "bad": (2.0, 3.0)}.items()
+        for metric, value in zip(("MSE", "Latency us"), values, strict=True)
+    ]
+    (line,) = [
+        attributes["points"] for _, attributes in write(tmp_path, record).tags if attributes.get("class") == "front"
+    ]
+    assert line.count(",") == 1
+
+
+def test_no_costs_no_chart(record, tmp_path):
+    assert "Against cost" not in write(tmp_path, record).text
+
+
 def test_only_benchmarks(tmp_path):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "spmm.json").write_text(json.dumps(BENCHMARK))
@@ -198,3 +238,4 @@ def test_charts_of_equal_values():
     assert "nan" not in svg.lines({"a": [(1, 1.0)]}, "epoch", "y")
     assert "nan" not in svg.histogram([0.0, 0.0], {"links": [0.0]}, "a")
     assert "nan" not in svg.ratios([("a", 1.0)])
+    assert "nan" not in svg.front({"a": (1.0, 1.0), "b": (1.0, 1.0)}, ["a", "b"], "kB", "y")
