@@ -64,6 +64,9 @@ PROTOCOLS = {
         "part 40/10/50 % of each class; by seed",
     ),
     "sequences": Protocol("token", "12,800 sequences for training, 1,280 for validation and 1,280 for the test"),
+    "canvases": Protocol(
+        "token", "1,000 canvases for training, 250 for validation and 250 for the test, of digits of their own"
+    ),
     "position": Protocol("text", "the first 80 % of the text for training, then 10 %, then 10 %"),
     "points": Protocol(
         "regression", "half of the points for training, a quarter each for validation and test; by seed"

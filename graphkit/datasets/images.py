@@ -28,7 +28,7 @@ class Images(NamedTuple):
 
     Args:
         images: ``[N, C, H, W]`` uint8.
-        y: ``[N]`` class numbers.
+        y: ``[N]`` class numbers, or ``[N, H, W]`` those of pixels.
         num_train: how many of them, from the first on, are not of the official test part; N if there is none.
     """
 
@@ -37,7 +37,7 @@ class Images(NamedTuple):
     num_train: int
 
     def graphs(self, name: str) -> Graphs:
-        """A graph an image, with ``image`` ``[C, H, W]`` and ``y`` ``[1]``."""
+        """A graph an image, with ``image`` ``[C, H, W]`` and ``y`` ``[1]`` (or ``[1, H, W]``)."""
         count, channels = self.images.shape[:2]
         slices = {"image": channels * torch.arange(count + 1), "y": torch.arange(count + 1)}
         return Graphs(Data(image=self.images.flatten(0, 1), y=self.y), slices, name)
@@ -77,6 +77,51 @@ def digit_images() -> Images:
     pixels, label = load_digits(return_X_y=True)
     images = torch.from_numpy((pixels * (255 / 16)).round().astype(np.uint8)).view(-1, 1, 8, 8)
     return Images(images, torch.from_numpy(label.astype(np.int64)), len(pixels))
+
+
+#: Training, validation and test canvases of :func:`digit_canvases`.
+CANVASES = (1000, 250, 250)
+
+
+def digit_canvases() -> Images:
+    """Canvases of 24 x 24 pixels on which three to five of :func:`digit_images` lie, and what each pixel shows: 0 is
+    background, 1 to 10 the ink of a digit from 0 to 9.
+
+    Places and digits are drawn at random, always the same; a later digit covers an earlier one with its ink. Training
+    canvases come first, then those for validation and for test (``CANVASES``); each part has digits of its own: 60, 20
+    and 20 % of each class.
+
+    Example:
+        >>> canvases = digit_canvases()
+        >>> canvases.images.shape, canvases.y.shape, canvases.y.unique().numel()
+        (torch.Size([1500, 1, 24, 24]), torch.Size([1500, 24, 24]), 11)
+    """
+    digits, generator = digit_images(), torch.Generator().manual_seed(0)
+    split = random_node_split(digits.y, 0.6, 0.2, seed=0)
+    parts = [
+        _canvases(digits, ids, count, generator)
+        for ids, count in zip((split.train, split.valid, split.test), CANVASES, strict=True)
+    ]
+    images, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Images(images, y, sum(CANVASES[:2]))
+
+
+def _canvases(digits: Images, ids: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Canvases of the digits ``ids``, and the classes of their pixels."""
+    side, most = 24, 5
+    size = digits.images.size(-1)
+    images = torch.zeros(count, side * side, dtype=torch.uint8)
+    y = torch.zeros(count, side * side, dtype=torch.long)
+    number = torch.randint(3, most + 1, (count, 1), generator=generator)
+    square = (torch.arange(size)[:, None] * side + torch.arange(size)).flatten()
+    for layer in range(most):
+        chosen = ids[torch.randint(ids.numel(), (count,), generator=generator)]
+        row, column = torch.randint(side - size + 1, (2, count, 1), generator=generator)
+        place, ink = row * side + column + square, digits.images[chosen].flatten(1)
+        shown = (ink > 0) & (layer < number)
+        images.scatter_(1, place, torch.where(shown, ink, images.gather(1, place)))
+        y.scatter_(1, place, torch.where(shown, digits.y[chosen, None] + 1, y.gather(1, place)))
+    return images.view(count, 1, side, side), y.view(count, side, side)
 
 
 def read_idx(path: Path) -> Tensor:

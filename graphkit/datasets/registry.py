@@ -18,7 +18,7 @@ from graphkit.datasets.dataset import Dataset, DatasetInfo
 from graphkit.datasets.event_readers import read_events
 from graphkit.datasets.events import EventStream
 from graphkit.datasets.functions import FUNCTIONS, function_points
-from graphkit.datasets.images import Images, digit_images, read_idx_images, read_image_folders
+from graphkit.datasets.images import CANVASES, Images, digit_canvases, digit_images, read_idx_images, read_image_folders
 from graphkit.datasets.ogb import load_ogb, ogb_folder
 from graphkit.datasets.pointing import PROBLEMS, pointing_problem
 from graphkit.datasets.pyg import Graphs, read_pyg
@@ -165,6 +165,12 @@ def _images(read: Callable[[Path], Images]) -> Loader:
         return Dataset(facts, graphs=found.graphs(facts.name), splitters=splitters)
 
     return loader
+
+
+def _canvases(facts: DatasetInfo, root: Path) -> Dataset:
+    parts = torch.arange(facts.graphs).split(CANVASES)
+    graphs = digit_canvases().graphs(facts.name)
+    return Dataset(facts, graphs=graphs, splitters={"canvases": lambda seed: IndexSplit(*parts)})
 
 
 # Series ---------------------------------------------------------------------------------------------------------------
@@ -473,6 +479,15 @@ for _read, _row, _licence, _source in (
         source=_source,
         origin="file" if _row[1] else "built",
     )
+_register(
+    _canvases,
+    ("digit_canvases", "", 576, 2162, 1, 11, sum(CANVASES)),
+    metric="mean IoU",
+    protocols=("canvases",),
+    licence="CC-BY-4.0",
+    source="digit_images, three to five on a canvas; classes of pixels",
+    origin="built",
+)
 # A token is counted as a node, and each but the last is joined to the next.
 for _name, _length, _classes in (("reset-majority", 48, 2), ("associative-recall", 32, 16)):
     _register(

@@ -61,6 +61,7 @@ from graphkit.nn.models.cbnet import (
     StagedGNN,
     composite_connections,
     composite_loss,
+    pool_grid,
 )
 from graphkit.nn.models.code_distill_mlp import CodeDistillMLP
 from graphkit.nn.models.convit import ConViT, TransformerBlock
@@ -264,6 +265,7 @@ __all__ = [
     "low_precision_space",
     "memory_coherence_loss",
     "pointing_loss",
+    "pool_grid",
     "propagate",
     "prune_families",
     "select_families",

@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from graphkit.datasets import images as module
 from graphkit.datasets import load
-from graphkit.datasets.images import digit_images, read_idx, read_idx_images, read_image_folders
+from graphkit.datasets.images import (
+    CANVASES,
+    Images,
+    digit_canvases,
+    digit_images,
+    read_idx,
+    read_idx_images,
+    read_image_folders,
+)
 
 
 def write_idx(path, values, packed=True):
@@ -141,3 +150,32 @@ def test_damaged_and_missing_files(mnist):
         read_idx(raw / "train-labels-idx1-ubyte")
     with pytest.raises(FileNotFoundError, match=r"MNIST is not on disk .*it comes from LeCun"):
         load("MNIST", folder)
+
+
+def test_canvases_show_the_digits_of_their_part(monkeypatch):
+    """Digits are squares whose grey tells which digit it is."""
+    y = torch.arange(250) % 10
+    squares = (torch.arange(250) + 1).to(torch.uint8)[:, None, None, None].repeat(1, 1, 8, 8)
+    squares[:, :, 0] = 0  # no ink
+    monkeypatch.setattr(module, "digit_images", lambda: Images(squares, y, 250))
+    found = digit_canvases()
+    grey = found.images[:, 0].long()
+    assert found.y.tolist() == torch.cat([torch.tensor([0]), y + 1])[grey].tolist()
+    parts = [set(part.unique().tolist()) - {0} for part in grey.split(CANVASES)]
+    assert [len(part) for part in parts] == [150, 50, 50]
+    assert len(set.union(*parts)) == 250
+    shown = torch.tensor([canvas[canvas > 0].unique().numel() for canvas in grey])
+    assert 1 <= int(shown.min()) < 3 < int(shown.max()) == 5  # some are covered, or drawn twice
+    for canvas in grey[shown == 5]:  # the last one is covered by none
+        assert 56 in [int((canvas == value).sum()) for value in canvas.unique()]
+
+
+def test_canvases_of_the_registry():
+    dataset = load("digit_canvases")
+    facts, graph = dataset.info, dataset.graphs[7]
+    assert (graph.image.shape, graph.y.shape) == ((1, 24, 24), (1, 24, 24))
+    assert torch.equal(graph.y[0] > 0, graph.image[0] > 0)
+    assert (facts.nodes, facts.classes, facts.graphs) == (24 * 24, 11, len(dataset.graphs))
+    split = dataset.split(seed=3)
+    assert torch.cat([split.train, split.valid, split.test]).equal(torch.arange(1500))
+    assert torch.equal(digit_canvases().images[7], graph.image)

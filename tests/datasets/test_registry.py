@@ -33,6 +33,7 @@ def test_available_lists_facts_without_reading_anything(tmp_path):
             "ring-transfer",
             "nycflights-hourly",
             "digit_images",
+            "digit_canvases",
         ),
         *(
             "reset-majority",

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
 from graphkit.nn import (
@@ -18,8 +19,9 @@ from graphkit.nn import (
     StagedGNN,
     composite_connections,
     composite_loss,
+    pool_grid,
 )
-from graphkit.ops import NeighborIndex
+from graphkit.ops import NeighborIndex, TokenLayout
 
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4, 4, 5], [1, 0, 2, 1, 3, 2, 4, 3, 5, 4]])
 
@@ -224,6 +226,41 @@ def test_a_classifier_answers_for_all_in_training():
     torch.testing.assert_close(first, model.lin(model.norm(outputs[0][-1])))
     torch.testing.assert_close(second, model.lin(model.norm(outputs[1][-1])))
     assert isinstance(CompositeClassifier(backbone(num_backbones=1), 2).double()(x, EDGES), torch.Tensor)
+
+
+def test_squares_of_a_grid_become_one():
+    """Two grids, one with odd sides and a hole, by a dictionary of squares."""
+    places = [(0, r, c) for r in range(3) for c in range(5) if (r, c) != (2, 4)] + [
+        (1, r, c) for r in (0, 1) for c in (0, 1)
+    ]
+    pos = torch.tensor([place[1:] for place in places])
+    tokens = TokenLayout(torch.tensor([0, 14, 18]), pos=pos, grid_size=torch.tensor([[3, 5], [2, 2]]))
+    squares = sorted({(g, r // 2, c // 2) for g, r, c in places})
+    cluster, coarse = pool_grid(tokens)
+    assert cluster.tolist() == [squares.index((g, r // 2, c // 2)) for g, r, c in places]
+    assert coarse.ptr.tolist() == [0, 5, 6]  # the hole was alone in its square
+    assert [(int(g), *place) for g, place in zip(coarse.batch, coarse.pos.tolist(), strict=True)] == squares
+    assert coarse.grid_size.tolist() == [[2, 3], [1, 1]]
+    again, least = pool_grid(pool_grid(coarse)[1])
+    assert again.tolist() == [0, 0, 1]
+    assert least.ptr.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="tokens must have pos"):
+        pool_grid(Data(num_nodes=3))
+
+
+def test_a_neck_adds_up_all_stages():
+    torch.manual_seed(0)
+    stages = CompositeBackbone(partial(StagedGNN, 4, 5, 3, pool=halves), [5] * 3, resize="nearest")
+    model = scrambled(CompositeClassifier(stages, 2, neck=True)).double()
+    edges, x = torch.stack([torch.arange(8), torch.arange(8).roll(1)]), random(8, 4)
+    for out, outputs in zip(model(x, edges), reversed(stages(x, edges)), strict=True):
+        a, b, c = (lateral(h) for lateral, h in zip(model.laterals, outputs, strict=True))
+        summed = a + b.repeat_interleave(2, 0) + c.repeat_interleave(4, 0)
+        torch.testing.assert_close(out, model.lin(model.norm(summed)))
+    assert model.eval()(x, edges).shape == (8, 2)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    model.reset_parameters()
+    assert all(not torch.equal(before[name], value) for name, value in model.named_parameters())
 
 
 def test_weights_of_the_losses():

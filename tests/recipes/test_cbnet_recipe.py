@@ -12,28 +12,26 @@ from graphkit.recipes import get_recipe
 from graphkit.recipes.cbnet import MODELS, RECIPE, build
 
 
-def size(model: str) -> int:
-    return build(RECIPE.defaults("digits"), model, 0).num_parameters()
-
-
-def test_models_of_one_budget():
+@pytest.mark.parametrize("dataset", ["digits", "digit_canvases"])
+def test_models_of_one_budget(dataset):
     assert get_recipe("cbnet") is RECIPE
-    single, wider, deeper, two, composite = (size(m) for m in ("single", "wider", "deeper", "two vote", "CB"))
-    assert two == 2 * single
-    assert single < size("CB, pruned") < composite
-    assert wider == pytest.approx(2 * single, rel=0.15)
-    assert deeper == pytest.approx(2 * single, rel=0.15)
-    assert size("CB, no assistants") == composite
+    config = RECIPE.defaults(dataset)
+    size = {model: build(config, model, 0).num_parameters() for model in MODELS}
+    assert size["two vote"] == 2 * size["single"]
+    assert size["single"] < size["CB, pruned"] < size["CB"] == size["CB, no assistants"]
+    assert size["wider"] == pytest.approx(2 * size["single"], rel=0.15)
+    assert size["deeper"] == pytest.approx(2 * size["single"], rel=0.15)
 
 
+@pytest.mark.parametrize("dataset", ["digits", "digit_canvases"])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_seed_fixes_weights_and_all_are_trained(model):
-    config = RECIPE.defaults("digits", fast=True)
+def test_a_seed_fixes_weights_and_all_are_trained(model, dataset):
+    config = RECIPE.defaults(dataset, fast=True)
     first, again = (build(config, model, 0) for _ in range(2))
     for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
     first.model.train()
-    first.task.loss(first.model, first.task.split.train).backward()
+    first.task.loss(first.model, next(iter(first.task.batches(1)))).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in first.model.parameters())
 
 
@@ -51,3 +49,12 @@ def test_a_run_writes_a_record(tmp_path):
     assert code in (0, None)
     record = json.loads((tmp_path / "cbnet" / "digits.json").read_text())
     assert {row["model"] for row in record["rows"]} == {"CB", "single"}
+
+
+def test_a_run_on_canvases(tmp_path):
+    words = ["--dataset", "digit_canvases", "--fast", "--epochs", "1", "--batch-size", "250", "--models", "CB", "--quiet"]
+    assert cli.main(["run", "cbnet", *words, "--out", str(tmp_path)]) in (0, None)
+    record = json.loads((tmp_path / "cbnet" / "digit_canvases.json").read_text())
+    assert {row["metric"] for row in record["rows"]} == {"Mean IoU", "Accuracy"}
+    with pytest.raises(ValueError, match="reset-majority has no images"):
+        build(RECIPE.defaults("reset-majority"), "CB", 0)

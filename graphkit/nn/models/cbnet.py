@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from graphkit.nn.conv.propagate import graph_for
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.nn.models.gnn import GNN
+from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_int, check_probabilities
 
 STYLES = ("dhlc", "slc", "ahlc", "allc", "fcc")
@@ -185,9 +186,13 @@ class CompositeBackbone(nn.Module):
             own = later.state_dict()
             later.load_state_dict({name: value for name, value in state.items() if name in own})
 
-    def forward(self, x: Tensor, graph: Any = None) -> list[Tensor] | list[list[Tensor]]:
+    def levels(self, graph: Any = None) -> list[Level]:
+        """The graphs of the stages, which the call takes in place of ``graph``, too."""
         first: Any = self.backbones[0]
-        levels = first.levels(graph) if hasattr(first, "levels") else [Level(graph)] * self.num_stages
+        return first.levels(graph) if hasattr(first, "levels") else [Level(graph)] * self.num_stages
+
+    def forward(self, x: Tensor, graph: Any = None) -> list[Tensor] | list[list[Tensor]]:
+        levels = graph if isinstance(graph, list) else self.levels(graph)
         found: list[list[Tensor]] = []
         for k, backbone in enumerate(self.backbones):
             found.append(self._run(backbone, x, levels, k, found[-1] if found else None))
@@ -256,6 +261,39 @@ def nearest(x: Tensor, of: int, to: int, levels: list[Level]) -> Tensor:
     return x
 
 
+def pool_grid(tokens: Any) -> tuple[Tensor, TokenLayout]:
+    """Squares of two by two tokens become one: ``pool`` of :class:`StagedGNN` for tokens on grids.
+
+    Sides may be odd and tokens missing. O(N log N).
+
+    Args:
+        tokens: what :class:`~graphkit.ops.TokenLayout` takes, with ``pos``.
+
+    Returns:
+        the new token of each, and the new grids.
+
+    Raises:
+        ValueError: tokens without places.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> grid = Data(pos=torch.cartesian_prod(torch.arange(2), torch.arange(3)), num_nodes=6)
+        >>> pool_grid(grid)[0]
+        tensor([0, 0, 1, 0, 0, 1])
+    """
+    count = tokens.num_tokens if isinstance(tokens, TokenLayout) else int(getattr(tokens, "num_nodes", 0) or 0)
+    layout = TokenLayout.of(tokens, count)
+    if layout.pos is None:
+        raise ValueError("tokens must have pos, integer rows and columns, to be pooled on a grid (got none)")
+    half = layout.pos // 2
+    rows, columns = (half.amax(0) + 1).tolist() if count else (1, 1)
+    kept, cluster = ((layout.batch * rows + half[:, 0]) * columns + half[:, 1]).unique(return_inverse=True)
+    first = rows * columns * torch.arange(layout.num_graphs + 1, device=kept.device)
+    place = torch.stack([kept // columns % rows, kept % columns], 1)
+    size = None if layout.grid_size is None else (layout.grid_size + 1) // 2
+    return cluster, TokenLayout(torch.searchsorted(kept, first), pos=place, grid_size=size)
+
+
 def composite_loss(
     outputs: Sequence[Any],
     loss: Callable[[Any], Tensor],
@@ -288,12 +326,14 @@ def composite_loss(
 
 
 class CompositeClassifier(nn.Module):
-    """A composite backbone under one linear head: a model of nodes.
+    """A composite backbone under one linear head: a model of nodes. All backbones share the head.
 
     Args:
         backbone: the copies.
         out_channels: number of classes.
         dropout: dropout before the head.
+        neck: answer for the nodes of the first stage, from linear maps of all stages that are added up there, each node
+            with the features of what it became a part of; else for those of the last stage, from that alone.
 
     Shapes:
         - **input:** what the backbone takes
@@ -306,27 +346,37 @@ class CompositeClassifier(nn.Module):
         torch.Size([5, 3])
     """
 
-    def __init__(self, backbone: CompositeBackbone, out_channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, backbone: CompositeBackbone, out_channels: int, dropout: float = 0.0, neck: bool = False
+    ) -> None:
         super().__init__()
         check_probabilities(dropout=dropout)
         self.backbone, self.dropout = backbone, nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(backbone.stage_channels[-1])
-        self.lin = nn.Linear(backbone.stage_channels[-1], check_int(out_channels, "out_channels", 1))
+        widths = backbone.stage_channels
+        width = widths[0 if neck else -1]
+        self.laterals = nn.ModuleList(nn.Linear(stage, width) for stage in widths) if neck else None
+        self.norm = nn.LayerNorm(width)
+        self.lin = nn.Linear(width, check_int(out_channels, "out_channels", 1))
         self.takes_index = backbone.takes_index
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
-        for part in (self.backbone, self.norm, self.lin):
+        for part in (self.backbone, self.norm, self.lin, *(self.laterals or ())):
             part.reset_parameters()
 
     def forward(self, x: Tensor, graph: Any = None) -> Tensor | tuple[Tensor, ...]:
-        found = self.backbone(x, graph)
+        levels = self.backbone.levels(graph)
+        found = self.backbone(x, levels)
         if not self.training:
-            return self._logits(found[-1])
-        logits = [self._logits(outputs[-1]) for outputs in reversed(found)]
+            return self._logits(found, levels)
+        logits = [self._logits(outputs, levels) for outputs in reversed(found)]
         return tuple(logits) if len(logits) > 1 else logits[0]
 
-    def _logits(self, h: Tensor) -> Tensor:
+    def _logits(self, outputs: list[Tensor], levels: list[Level]) -> Tensor:
+        h = outputs[-1]
+        if self.laterals is not None:
+            parts = enumerate(zip(self.laterals, outputs, strict=True), 1)
+            h = torch.stack([nearest(lateral(out), of, 1, levels) for of, (lateral, out) in parts]).sum(0)
         return self.lin(self.dropout(self.norm(h)))
 
 
@@ -357,7 +407,7 @@ class StagedGNN(nn.Module):
         conv: ``"gcn"`` or ``"sage"`` (the layers of :class:`~graphkit.nn.GNN`), or ``conv(in_channels, out_channels)``
             that makes a layer ``layer(x, edge_index)``, such as those of PyG.
         pool: ``pool(graph)`` gives the cluster of each node and the graph of clusters, ``(cluster, graph)``, and is
-            applied before each stage but the first; no pooling if None.
+            applied before each stage but the first, such as :func:`pool_grid`; no pooling if None.
         dropout: dropout of the features and after each layer.
 
     Shapes:
