@@ -43,7 +43,7 @@ def linear_scan(a: Tensor, x: Tensor, ptr: Tensor | None = None, reverse: bool =
     if a.dim() != 2 or a.shape != x.shape:
         raise ValueError(f"a and x must be matrices [N, F] of one shape (got {list(a.shape)} and {list(x.shape)})")
     ptr = sequence_ptr(ptr, x)
-    if not _has_kernel(a, x):
+    if not has_kernel(a, x):
         return linear_scan_reference(a, x, ptr, reverse)
     return _linear(a, x, ptr, reverse)
 
@@ -110,7 +110,7 @@ def selective_scan(
         if given.shape != shape:
             raise ValueError(f"{name} must have shape {list(shape)} for x {list(x.shape)} (got {list(given.shape)})")
     ptr = sequence_ptr(ptr, x)
-    if not _has_kernel(x, dt, a, b, c, skip):
+    if not has_kernel(x, dt, a, b, c, skip):
         return selective_scan_reference(x, dt, a, b, c, skip, ptr, reverse)
     return _selective(x, dt, a, b, c, skip, ptr, reverse)
 
@@ -183,7 +183,7 @@ def gla_scan(
             f"state must have shape {list(shape)}, one memory a sequence and head (got {list(state.shape)})"
         )
     scale = q.size(2) ** -0.5 if scale is None else scale
-    if not _has_kernel(q, k, v, g, state):
+    if not has_kernel(q, k, v, g, state):
         return gla_scan_reference(q, k, v, g, ptr, state, scale=scale, reverse=reverse)
     return _gated(q, k, v, g, state, scale, ptr, reverse)
 
@@ -285,7 +285,7 @@ def sequence_ptr(ptr: Tensor | None, x: Tensor) -> Tensor:
     return ptr
 
 
-def _has_kernel(*tensors: Tensor) -> bool:
+def has_kernel(*tensors: Tensor) -> bool:
     """Whether compiled code takes these; on a GPU types may mix, as they do under autocast."""
     if all(t.is_cuda for t in tensors):
         return all(t.dtype in _CUDA_DTYPES for t in tensors) and has_triton()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphkit.ops.cpu import spiking as cpu
-from graphkit.ops.scan import sequence_ptr
+from graphkit.ops.scan import has_kernel, sequence_ptr
 from graphkit.utils.checks import check_choice
 
 # Slope of the step function that gradients see, by distance from the threshold and sharpness.
@@ -100,13 +100,13 @@ def lif_scan(
               v_t = h_t (1 - s_t) \text{ (hard)}, \; h_t - \theta s_t \text{ (soft)}, \; h_t \text{ (none)}
 
     Gradients see :func:`surrogate_slope` of :math:`h_t - \theta` in place of the slope of the step function, also
-    through the reset unless ``detach_reset``. One pass back in time, which stores h alone. O(N F). For a fixed number
-    of time steps ``[T, B, F]`` give ``x.flatten(1)`` without ``ptr``.
+    through the reset unless ``detach_reset``. One pass back in time, which stores h alone. O(N F); compiled on the CPU
+    and, with Triton, on a GPU. For a fixed number of time steps ``[T, B, F]`` give ``x.flatten(1)`` without ``ptr``.
 
     Args:
         x: ``[N, F]`` input currents.
         ptr: ``[B + 1]`` first token of each sequence, ending with N; one sequence if None.
-        state: ``[B, F]`` membranes before the sequences; 0 if None.
+        state: ``[B, F]`` membranes before the sequences; 0 if None, in float32 for currents in half precision.
         decay: :math:`\lambda`, a number or ``[F]``.
         threshold: :math:`\theta`, a number or ``[F]``.
         input_scale: c.
@@ -133,19 +133,27 @@ def lif_scan(
     check_choice(surrogate, "surrogate", SURROGATES)
     ptr = sequence_ptr(ptr, x)
     shape = (ptr.numel() - 1, x.size(1))
-    state = x.new_zeros(shape) if state is None else state
+    state = x.new_zeros(shape, dtype=_wide(x)) if state is None else state
     if state.shape != shape:
         raise ValueError(f"state must have shape {list(shape)}, a row a sequence (got {list(state.shape)})")
     decay, threshold = _row(decay, "decay", x), _row(threshold, "threshold", x)
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    if not has_kernel(x, decay, threshold, state):
         return lif_scan_reference(x, ptr, state, decay, threshold, input_scale, reset, surrogate, alpha, detach_reset)
     sharpness = _SHARPNESS[surrogate] if alpha is None else float(alpha)
     spikes, _, after = _lif(x, decay, threshold, state, input_scale, reset, surrogate, sharpness, detach_reset, ptr)
     return spikes, after
 
 
+def _wide(x: Tensor) -> torch.dtype:
+    """The type of membranes: that of the currents, float32 for halves."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def _row(value: float | Tensor, name: str, x: Tensor) -> Tensor:
-    row = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if isinstance(value, Tensor):
+        row = value.to(x.device, _wide(x))
+    else:  # made on the device: a copy would wait for it
+        row = torch.full((), value, dtype=_wide(x), device=x.device)
     if row.dim() > 1 or (row.dim() == 1 and row.size(0) not in (1, x.size(1))):
         raise ValueError(f"{name} must be a number or have shape {[x.size(1)]} (got {list(row.shape)})")
     return row.expand(x.size(1))
@@ -168,7 +176,8 @@ def lif_scan_reference(
     longest = int(length.max()) if length.numel() else 0
     owner = torch.repeat_interleave(torch.arange(length.numel(), device=x.device), length, output_size=x.size(0))
     rank = torch.arange(x.size(0), device=x.device) - ptr[owner]
-    padded = x.new_zeros(longest, length.numel(), x.size(1)).index_put((rank, owner), x)
+    wide = x.to(_wide(x))
+    padded = wide.new_zeros(longest, length.numel(), x.size(1)).index_put((rank, owner), wide)
     v, rows = state, []
     for t in range(longest):
         h = decay * v + input_scale * padded[t]
@@ -177,7 +186,7 @@ def lif_scan_reference(
         s = s.detach() if detach_reset else s
         after = h * (1 - s) if reset == "hard" else h - threshold * s if reset == "soft" else h
         v = torch.where((length > t)[:, None], after, v)
-    return torch.stack(rows)[rank, owner] if rows else torch.zeros_like(x), v
+    return torch.stack(rows)[rank, owner].to(x.dtype) if rows else torch.zeros_like(x), v
 
 
 @torch.library.custom_op("graphkit::lif_scan", mutates_args=())
@@ -193,6 +202,10 @@ def _lif(
     detach: bool,
     ptr: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if x.is_cuda:
+        from graphkit.ops.cuda import recurrent_scan
+
+        return recurrent_scan.lif_scan(x, decay, threshold, state, scale, reset, ptr)
     return cpu.lif_scan(x, decay, threshold, state, scale, reset, ptr)
 
 
@@ -209,7 +222,7 @@ def _(
     detach: bool,
     ptr: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape), state.new_empty(state.shape)
+    return x.new_empty(x.shape), x.new_empty(x.shape, dtype=_wide(x)), state.new_empty(state.shape)
 
 
 @torch.library.custom_op("graphkit::lif_scan_backward", mutates_args=())
@@ -217,15 +230,22 @@ def _lif_backward(
     grad: Tensor,
     grad_state: Tensor,
     h: Tensor,
-    slope: Tensor,
     decay: Tensor,
     threshold: Tensor,
     state: Tensor,
     scale: float,
     reset: str,
+    surrogate: str,
+    alpha: float,
     detach: bool,
     ptr: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if h.is_cuda:
+        from graphkit.ops.cuda import recurrent_scan
+
+        how = (scale, reset, surrogate, alpha, detach)
+        return recurrent_scan.lif_scan_backward(grad, grad_state, h, decay, threshold, state, *how, ptr)
+    slope = surrogate_slope(h - threshold, surrogate, alpha)
     return cpu.lif_scan_backward(grad, grad_state, h, slope, decay, threshold, state, scale, reset, detach, ptr)
 
 
@@ -234,17 +254,18 @@ def _(
     grad: Tensor,
     grad_state: Tensor,
     h: Tensor,
-    slope: Tensor,
     decay: Tensor,
     threshold: Tensor,
     state: Tensor,
     scale: float,
     reset: str,
+    surrogate: str,
+    alpha: float,
     detach: bool,
     ptr: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        h.new_empty(h.shape),
+        grad.new_empty(grad.shape),
         decay.new_empty(decay.shape),
         decay.new_empty(decay.shape),
         state.new_empty(state.shape),
@@ -258,8 +279,8 @@ def _setup(ctx, inputs, output) -> None:
 
 def _gradients(ctx, grad: Tensor, _potential: Tensor, grad_state: Tensor):
     h, decay, threshold, state, ptr = ctx.saved_tensors
-    slope = surrogate_slope(h - threshold, ctx.surrogate, ctx.alpha)
-    parts = _lif_backward(grad, grad_state, h, slope, decay, threshold, state, ctx.scale, ctx.reset, ctx.detach, ptr)
+    how = (ctx.scale, ctx.reset, ctx.surrogate, ctx.alpha, ctx.detach)
+    parts = _lif_backward(grad, grad_state, h, decay, threshold, state, *how, ptr)
     return *parts, None, None, None, None, None, None
 
 

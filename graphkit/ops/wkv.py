@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from graphkit.ops.cpu import wkv as cpu
-from graphkit.ops.scan import sequence_ptr
+from graphkit.ops.scan import has_kernel, sequence_ptr
 
 
 def wkv_scan(
@@ -19,7 +19,8 @@ def wkv_scan(
                          {\sum_{i<t} e^{k_i - (t-1-i) w} + e^{u + k_t}}
 
     Sums are kept divided by the exponential of their largest exponent, so that keys of any size neither overflow nor
-    vanish. O(N C) on the CPU, O(N C log L) elsewhere. Differentiable in k, v, w and u, not through the state.
+    vanish. O(N C) in compiled code, which the CPU and a GPU with Triton have, O(N C log L) elsewhere. Differentiable in
+    k, v, w and u, not through the state. For the gradient nothing is stored but the inputs.
 
     Args:
         k: ``[N, C]`` keys, in logarithms.
@@ -27,7 +28,8 @@ def wkv_scan(
         w: ``[C]`` how fast a channel forgets, not negative.
         u: ``[C]`` what a token's own key gets on top.
         ptr: ``[B + 1]`` first token of each sequence, ending with N; one sequence if None.
-        state: ``[B, 3, C]`` what was returned for the tokens before; nothing was read if None.
+        state: ``[B, 3, C]`` what was returned for the tokens before; nothing was read if None. For keys in half
+            precision it is in float32.
 
     Returns:
         - ``[N, C]`` outputs
@@ -52,15 +54,14 @@ def wkv_scan(
         state = empty_state(shape[0], k)
     elif state.shape != shape:
         raise ValueError(f"state must have shape {list(shape)}, three rows a sequence (got {list(state.shape)})")
-    same = all(part.device.type == "cpu" and part.dtype == k.dtype for part in (k, v, w, u, state))
-    if not same or k.dtype not in (torch.float32, torch.float64):
+    if not has_kernel(k, v, w, u, state):
         return wkv_scan_reference(k, v, w, u, ptr, state)
     return _wkv(k, v, w, u, state.detach(), ptr)
 
 
 def empty_state(sequences: int, like: Tensor) -> Tensor:
     """``[B, 3, C]`` of sequences of which nothing was read."""
-    state = like.new_zeros(sequences, 3, like.size(1))
+    state = like.new_zeros(sequences, 3, like.size(1), dtype=torch.promote_types(like.dtype, torch.float32))
     state[:, 2] = -torch.inf
     return state
 
@@ -71,7 +72,7 @@ def wkv_step(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple
     most = torch.maximum(o, u + k)
     past, now = (o - most).exp(), (u + k - most).exp()
     y = (past * p + now * v) / (past * q + now)
-    return y, torch.stack(_joined((p, q, o - w), (v, torch.ones_like(v), k)), 1)
+    return y.to(v.dtype), torch.stack(_joined((p, q, o - w), (v, torch.ones_like(v), k)), 1)
 
 
 _Sums = tuple[Tensor, Tensor, Tensor]
@@ -86,7 +87,8 @@ def _joined(one: _Sums, two: _Sums) -> _Sums:
 
 def wkv_scan_reference(k: Tensor, v: Tensor, w: Tensor, u: Tensor, ptr: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The same in plain PyTorch: runs of 2, 4, 8 ... tokens are put together, each from two halves."""
-    state, tokens = state.detach(), k.size(0)
+    state, tokens, dtype = state.detach(), k.size(0), v.dtype
+    k, v, w, u = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (k, v, w, u))
     owner = torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=k.device), ptr.diff(), output_size=tokens)
     rank = torch.arange(tokens, device=k.device) - ptr[owner]
     sums: _Sums = (v, torch.ones_like(v), k)
@@ -117,11 +119,15 @@ def wkv_scan_reference(k: Tensor, v: Tensor, w: Tensor, u: Tensor, ptr: Tensor, 
     if tokens:
         joined = _joined(ends, tuple(part[last] for part in sums))  # type: ignore[arg-type]
         ends = tuple(torch.where(some, new, old) for new, old in zip(joined, (p, q, o), strict=True))  # type: ignore[assignment]
-    return total[0] / total[1], torch.stack(ends, 1).detach()
+    return (total[0] / total[1]).to(dtype), torch.stack(ends, 1).detach()
 
 
 @torch.library.custom_op("graphkit::wkv_scan", mutates_args=())
 def _wkv(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    if k.is_cuda:
+        from graphkit.ops.cuda import recurrent_scan
+
+        return recurrent_scan.wkv_scan(k, v, w, u, state, ptr)
     return cpu.wkv_scan(k, v, w, u, state, ptr)
 
 
@@ -134,6 +140,10 @@ def _(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, ptr: Tensor) ->
 def _wkv_backward(
     grad: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, ptr: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if k.is_cuda:
+        from graphkit.ops.cuda import recurrent_scan
+
+        return recurrent_scan.wkv_scan_backward(grad, k, v, w, u, state, ptr)
     return cpu.wkv_scan_backward(grad, k, v, w, u, state, ptr)
 
 
@@ -141,7 +151,7 @@ def _wkv_backward(
 def _(
     grad: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, ptr: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return v.new_empty(v.shape), v.new_empty(v.shape), w.new_empty(w.shape), u.new_empty(u.shape)
+    return k.new_empty(k.shape), v.new_empty(v.shape), w.new_empty(w.shape), u.new_empty(u.shape)
 
 
 def _setup(ctx, inputs, output) -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphkit.ops import gla_scan, linear_scan, selective_scan
+from graphkit.ops import gla_scan, lif_scan, linear_scan, selective_scan, wkv_scan
+from graphkit.ops.spiking import _SHARPNESS, SURROGATES
+from graphkit.ops.wkv import empty_state
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -18,6 +20,7 @@ if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 gated = importlib.import_module("graphkit.ops.cuda.gated_scan")
+recurrent = importlib.import_module("graphkit.ops.cuda.recurrent_scan")
 state = importlib.import_module("graphkit.ops.cuda.state_scan")
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 PTRS = [[0, 0, 1, 4, 4, 37, 102, 102], [0, 133], [0, 16, 32, 80]]
@@ -48,18 +51,16 @@ def gated_inputs(ptr: Tensor, heads: int, width: int, depth: int, wide: bool, ta
     return [q, k, v, g, random(ptr.numel() - 1, heads, width, depth, seed=4)]
 
 
-# The interpreter multiplies the bits of bfloat16.
+# Each is a set of kernels of its own, whose compilation takes most of the time.
 @pytest.mark.parametrize(
-    "dtype", [pytest.param(SINGLE, id="float32"), pytest.param(BRAIN, id="bfloat16", marks=needs_cuda)]
-)
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(
-    ("ptr", "heads", "width", "depth", "wide", "tau"),
+    ("ptr", "heads", "width", "depth", "wide", "tau", "reverse", "dtype"),
     [
-        (PTRS[0], 2, 4, 3, True, 1),
-        (PTRS[1], 1, 70, 66, True, 16),
-        (PTRS[1], 1, 16, 16, False, 0.05),
-        (PTRS[2], 2, 20, 33, True, 0.05),
+        (PTRS[0], 2, 4, 3, True, 1, False, SINGLE),
+        (PTRS[1], 1, 70, 66, True, 16, True, SINGLE),
+        (PTRS[1], 1, 16, 16, False, 0.05, False, SINGLE),
+        (PTRS[2], 2, 20, 33, True, 0.05, True, SINGLE),
+        # The interpreter multiplies the bits of bfloat16.
+        pytest.param(PTRS[1], 1, 70, 66, True, 16, False, BRAIN, marks=needs_cuda),
     ],
 )
 def test_gated_scan(ptr, heads, width, depth, wide, tau, reverse, dtype):
@@ -105,9 +106,9 @@ def selective_inputs(ptr: Tensor, channels: int, size: int) -> list[Tensor]:
     return [random(n, channels), dt, a, random(n, size, seed=3), random(n, size, seed=4), random(channels, seed=5)]
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("size", [3, 16])
-@pytest.mark.parametrize("ptr", PTRS)
+@pytest.mark.parametrize(
+    ("ptr", "size", "reverse"), [(PTRS[0], 3, False), (PTRS[0], 3, True), (PTRS[1], 3, False), (PTRS[2], 16, True)]
+)
 def test_selective_scan(ptr, size, reverse):
     ptr = torch.tensor(ptr)
     inputs = selective_inputs(ptr, 10, size)
@@ -120,6 +121,76 @@ def test_selective_scan(ptr, size, reverse):
     found = state.selective_scan_backward(grad.to(DEVICE), *moved, there, reverse)
     for got, should in zip(found, want_grads, strict=True):
         assert_close(got, should, SINGLE)
+
+
+def wkv_inputs(ptr: Tensor, channels: int, scale: float, carried: bool) -> list[Tensor]:
+    n, sequences = int(ptr[-1]), ptr.numel() - 1
+    k, v, u = scale * random(n, channels), random(n, channels, seed=1), random(channels, seed=2)
+    w = random(channels, seed=3).exp()
+    before = torch.stack([random(sequences, channels, seed=4), random(sequences, channels, seed=5).exp()], 1)
+    exponent = scale * random(sequences, 1, channels, seed=6)
+    return [k, v, w, u, torch.cat([before, exponent], 1) if carried else empty_state(sequences, k)]
+
+
+@pytest.mark.parametrize(
+    ("ptr", "scale", "carried", "dtype"),
+    [
+        ([0, 0, 1, 4, 4, 37], 1, False, SINGLE),
+        ([0, 1, 1, 66], 60, True, SINGLE),
+        ([0, 32, 35], 1, True, BRAIN),
+    ],
+)
+def test_wkv_scan(ptr, scale, carried, dtype):
+    ptr = torch.tensor(ptr)
+    *inputs, before = wkv_inputs(ptr, 18 if scale == 1 else 3, scale, carried)
+    inputs[:2] = [t.to(dtype) for t in inputs[:2]]
+    exact = [t.double().requires_grad_() for t in inputs]
+    want, want_end = wkv_scan(*exact, ptr, before.double())
+    grad = random(*want.shape, seed=7).to(dtype)
+    want_grads = gradients([want], [grad.double()], exact)
+    moved, there = [t.to(DEVICE) for t in (*inputs, before)], ptr.to(DEVICE)
+    y, end = recurrent.wkv_scan(*moved, there)
+    # Keys of 60 have errors of their own size in exponents.
+    factor = scale
+    assert_close(y, want.detach(), dtype, factor)
+    some = ptr.diff() > 0
+    assert torch.equal(end[~some].cpu(), before[~some])
+    for got, should in zip(end[some].unbind(1), want_end[some].unbind(1), strict=True):
+        assert_close(got, should, SINGLE, factor)
+    found = recurrent.wkv_scan_backward(grad.to(DEVICE), *moved, there)
+    for got, should, given in zip(found, want_grads, inputs, strict=True):
+        assert_close(got, should, given.dtype, factor)
+
+
+RESETS = [("hard", False), ("soft", False), ("hard", True), ("soft", True), ("none", False), ("hard", False)]
+
+
+# Every surrogate and every reset: each pair would be a kernel of its own.
+@pytest.mark.parametrize(
+    ("surrogate", "reset", "detach", "dtype"),
+    [
+        *((name, *how, SINGLE) for name, how in zip(SURROGATES, RESETS, strict=True)),
+        ("atan", "hard", False, BRAIN),
+    ],
+)
+def test_lif_scan(surrogate, reset, detach, dtype):
+    ptr = torch.tensor([0, 0, 1, 4, 4, 41])
+    x = (2 * random(41, 70)).to(dtype)
+    inputs = [x, random(5, 70, seed=1), random(70, seed=2).sigmoid(), random(70, seed=3).exp()]
+    exact = [t.double().requires_grad_() for t in inputs]
+    how = {"reset": reset, "surrogate": surrogate, "detach_reset": detach, "input_scale": 0.8}
+    want = lif_scan(exact[0], ptr, exact[1], decay=exact[2], threshold=exact[3], **how)
+    grads = [random(*x.shape, seed=7).to(dtype), random(*inputs[1].shape, seed=8)]
+    want_grads = gradients(list(want), [g.double() for g in grads], exact)
+    x, before, decay, threshold, there = (t.to(DEVICE) for t in (*inputs, ptr))
+    spikes, h, end = recurrent.lif_scan(x, decay, threshold, before, 0.8, reset, there)
+    assert spikes.dtype == dtype
+    assert torch.equal(spikes.double().cpu(), want[0].detach())
+    assert_close(end, want[1].detach(), SINGLE)
+    given = (*(g.to(DEVICE) for g in grads), h, decay, threshold, before)
+    found = recurrent.lif_scan_backward(*given, 0.8, reset, surrogate, _SHARPNESS[surrogate], detach, there)
+    for got, i in zip(found, (0, 2, 3, 1), strict=True):
+        assert_close(got, want_grads[i], inputs[i].dtype)
 
 
 def test_no_tokens():
@@ -136,6 +207,18 @@ def test_no_tokens():
     assert [t.shape for t in found] == [t.shape for t in inputs]
     assert not any(t.any() for t in found)
     assert state.linear_scan(inputs[0], inputs[1], ptr, False).shape == (0, 4)
+    *inputs, before = (t.to(DEVICE) for t in wkv_inputs(ptr.cpu(), 3, 1, True))
+    y, end = recurrent.wkv_scan(*inputs, before, ptr)
+    torch.testing.assert_close(end, before)
+    found = recurrent.wkv_scan_backward(y, *inputs, before, ptr)
+    assert [t.shape for t in found] == [t.shape for t in inputs]
+    assert not any(t.any() for t in found)
+    before, row = random(2, 3).to(DEVICE), random(3).to(DEVICE)
+    spikes, h, end = recurrent.lif_scan(y, row, row, before, 1.0, "hard", ptr)
+    torch.testing.assert_close(end, before)
+    found = recurrent.lif_scan_backward(spikes, end, h, row, row, before, 1.0, "hard", "atan", 2.0, False, ptr)
+    assert [t.shape for t in found] == [y.shape, row.shape, row.shape, before.shape]
+    torch.testing.assert_close(found[3], end)
 
 
 @needs_cuda
@@ -143,15 +226,18 @@ def test_public_functions_take_the_kernels_and_do_not_wait(monkeypatch):
     ptr = torch.tensor(PTRS[0])
     inputs = [t.cuda().requires_grad_() for t in gated_inputs(ptr, 2, 4, 3, True, 1)]
     others = [t.cuda().requires_grad_() for t in selective_inputs(ptr, 10, 3)]
+    *sums, before = (t.cuda().requires_grad_() for t in wkv_inputs(ptr, 18, 1, True))
     there = ptr.cuda()
     seen = []
-    for module, name in ((gated, "gla_scan"), (state, "selective_scan"), (state, "linear_scan")):
+    kernels = {gated: ["gla_scan"], state: ["selective_scan", "linear_scan"], recurrent: ["wkv_scan", "lif_scan"]}
+    for module, name in ((module, name) for module, names in kernels.items() for name in names):
         plain = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, plain=plain, name=name, **k: seen.append(name) or plain(*a, **k))
 
     def step() -> None:
         out, end = gla_scan(*inputs[:4], there, inputs[4])
         total = out.sum() + end.sum() + selective_scan(*others, there).sum()
+        total += wkv_scan(*sums, there, before)[0].sum() + lif_scan(sums[1], there)[1].sum()
         (total + linear_scan(others[0].sigmoid(), others[0], there).sum()).backward()
 
     step()  # compiles
@@ -160,5 +246,5 @@ def test_public_functions_take_the_kernels_and_do_not_wait(monkeypatch):
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert {"gla_scan", "selective_scan", "linear_scan"} <= set(seen)
-    assert all(t.grad is not None and t.grad.isfinite().all() for t in inputs + others)
+    assert set(seen) == {name for names in kernels.values() for name in names}
+    assert all(t.grad is not None and t.grad.isfinite().all() for t in inputs + others + sums)

@@ -1,13 +1,19 @@
 """Gated linear attention over packed sequences on a GPU.
 
-A sequence is cut into chunks. One program for each head and block of its memory walks from chunk to chunk and writes
-down the memory before each (backward: the gradient of the memory after each). All else is done for all chunks at once,
-as products of matrices: what tokens take from the memory, and what they take from each other. Decays are exponentials
-of differences of sums of gates that are never positive: within a chunk the sums are taken at the first or last token of
-a tile of 16, and between the tokens of one tile directly.
+A sequence is cut into chunks. What each chunk writes to the memory is a product of matrices, for all chunks at once.
+One pass over these, which multiplies by nothing but decays, turns them into the memories before the chunks (backward:
+into the gradients of the memories after them). The rest is done for all chunks at once again: what tokens take from the
+memory, and what they take from each other.
 
-O(N H d_k d_v) operations; the memories before the chunks are N / chunk times those of a sequence. Nothing waits for the
-device: the number of chunks is bounded by what the shapes tell.
+Decays are exponentials of differences of sums of gates that are never positive. Between two tokens of a chunk the
+difference is split at a token between them, so that a product of matrices remains. Many pairs share such a token: in
+binary, two places first differ at some bit, and the later one with zeros for all bits after it lies between them. For
+each bit there is one product, of which the pairs are kept that differ there first: log2(chunk) products in place of an
+exponential for each pair and channel.
+
+O(N H d_k d_v) operations. The memories before the chunks are N / chunk times those of a sequence; none is kept from
+forward to backward. Nothing waits for the device: a chunk's slot is found from where its sequence begins, which leaves
+at most one slot free a sequence.
 """
 
 from __future__ import annotations
@@ -19,16 +25,45 @@ from torch import Tensor
 
 from graphkit.ops.cuda.launch import on_device
 
-_CHUNK, _TILE, _BLOCK = 64, 16, 64
+_CHUNK, _BLOCK, _ENTRIES = 64, 64, 256
 
 
 @triton.jit
-def _tokens(ptr, sequence, rank, REVERSE: tl.constexpr):
-    """The tokens at these places of a sequence, and whether there are any."""
+def _owners(ptr, owner, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
+    """Whose chunk is in each slot: a sequence that begins at token p has its first in slot p // chunk + its number."""
+    sequence = tl.program_id(0).to(tl.int64)
     start = tl.load(ptr + sequence)
     stop = tl.load(ptr + sequence + 1)
+    first = start // CHUNK + sequence
+    for begin in range(first, stop // CHUNK + sequence + 1, BLOCK):
+        slot = begin + tl.arange(0, BLOCK)
+        mine = tl.where((slot - first) * CHUNK < stop - start, sequence, -1)
+        tl.store(owner + slot, mine, mask=slot <= stop // CHUNK + sequence)
+
+
+@triton.jit
+def _find(ptr, owner, heads, CHUNK: tl.constexpr):
+    """This program's chunk and head; the bounds of the sequence, if any, and the chunk's first rank there."""
+    item = tl.program_id(0).to(tl.int64)
+    chunk, head = item // heads, item % heads
+    sequence = tl.load(owner + chunk)
+    start = tl.load(ptr + sequence, mask=sequence >= 0, other=0)
+    stop = tl.load(ptr + sequence + 1, mask=sequence >= 0, other=0)
+    return chunk, head, start, stop, (chunk - start // CHUNK - sequence) * CHUNK
+
+
+@triton.jit
+def _tokens(start, stop, rank, REVERSE: tl.constexpr):
+    """The tokens at these places of a sequence, and whether there are any."""
     token = stop - 1 - rank if REVERSE else start + rank
     return token, rank < stop - start
+
+
+@triton.jit
+def _last(start, stop, begin, CHUNK: tl.constexpr, REVERSE: tl.constexpr):
+    """The last token of a chunk."""
+    rank = tl.minimum(stop - start, begin + CHUNK) - 1
+    return stop - 1 - rank if REVERSE else start + rank
 
 
 @triton.jit
@@ -39,24 +74,39 @@ def _rows(x, token, inside, head, heads, column, width):
 
 
 @triton.jit
-def _row(x, token, inside, head, heads, column, width):
+def _row(x, token, head, heads, column, width):
     """The same of one token."""
-    return tl.load(x + (token * heads + head) * width + column, mask=inside & (column < width), other=0).to(tl.float32)
+    return tl.load(x + (token * heads + head) * width + column, mask=column < width, other=0).to(tl.float32)
+
+
+@triton.jit
+def _matrix(x, chunk, head, heads, row, column, width, depth):
+    """A block of ``x[chunk, head]`` of ``[chunks, H, width, depth]``."""
+    place = x + (chunk * heads + head) * width * depth + row[:, None] * depth + column[None, :]
+    return tl.load(place, mask=(row < width)[:, None] & (column < depth)[None, :], other=0)
+
+
+@triton.jit
+def _split(gate, own, start, stop, begin, bit, head, heads, column, width, CHUNK: tl.constexpr, REVERSE: tl.constexpr):
+    """Decays from each token to the place that splits those that differ first at ``bit``, or from there; and which
+    pairs these are."""
+    lane = tl.arange(0, CHUNK)
+    token, there = _tokens(start, stop, begin + (((lane >> bit) | 1) << bit), REVERSE)
+    fade = tl.exp(-tl.abs(own - _rows(gate, token, there, head, heads, column, width)))
+    keep = ((lane[:, None] ^ lane[None, :]) >> bit == 1) & (lane[:, None] > lane[None, :])
+    return fade, keep
 
 
 @triton.jit
 def _sum_gates(
-    ptr, owner, first, g, gate, sequences, heads, width,
+    ptr, owner, g, gate, heads, width,
     REVERSE: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sums of the gates from the beginning of each chunk on."""
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
-    column = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
-    sequence = tl.load(owner + chunk)
-    if sequence < sequences:
-        rank = (chunk - tl.load(first + sequence)) * CHUNK + tl.arange(0, CHUNK)
-        token, inside = _tokens(ptr, sequence, rank, REVERSE)
+    _, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    if stop > start:
+        token, inside = _tokens(start, stop, begin + tl.arange(0, CHUNK), REVERSE)
         if WIDE:
             step = _rows(g, token, inside, head, heads, column, width)
         else:
@@ -67,277 +117,186 @@ def _sum_gates(
 
 
 @triton.jit
-def _walk(
-    ptr, first, key, gate, value, begin, states, end, scale, heads, width, depth,
+def _write(
+    ptr, owner, key, gate, value, states, scale, heads, width, depth,
     BACK: tl.constexpr, REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Memories before all chunks and at the end of the sequence. ``BACK``: of the gradient of the memory, from the last
-    chunk to the first, with queries for keys and gradients of the outputs for values."""
-    lane = tl.program_id(0).to(tl.int64)
-    sequence, head = lane // heads, lane % heads
-    row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
-    inside_state = (row < width)[:, None] & (column < depth)[None, :]
-    within = row[:, None] * depth + column[None, :]
-    memory = tl.load(begin + lane * width * depth + within, mask=inside_state, other=0).to(tl.float32)
-    length = tl.load(ptr + sequence + 1) - tl.load(ptr + sequence)
-    number = tl.cdiv(length, CHUNK)
-    base = tl.load(first + sequence)
-    for i in range(0, number):
-        chunk = number - 1 - i if BACK else i
-        tl.store(states + ((base + chunk) * heads + head) * width * depth + within, memory, mask=inside_state)
-        token, inside = _tokens(ptr, sequence, chunk * CHUNK + tl.arange(0, CHUNK), REVERSE)
-        last, _ = _tokens(ptr, sequence, tl.minimum(length, (chunk + 1) * CHUNK) - 1, REVERSE)
-        total = _row(gate, last, last >= 0, head, heads, row, width)
+    """What each chunk adds to the memory after it. ``BACK``: to the gradient of the memory before it, with queries for
+    keys and gradients of the outputs for values."""
+    chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
+    blocks = tl.cdiv(depth, BLOCK)
+    row = tl.program_id(1) // blocks * BLOCK + tl.arange(0, BLOCK)
+    column = tl.program_id(1) % blocks * BLOCK + tl.arange(0, BLOCK)
+    if stop > start:
+        token, inside = _tokens(start, stop, begin + tl.arange(0, CHUNK), REVERSE)
         decay = _rows(gate, token, inside, head, heads, row, width)
         left = _rows(key, token, inside, head, heads, row, width)
-        # Where there is no token, the row is zero and the exponent not positive.
-        left = left * scale * tl.exp(decay) if BACK else left * tl.exp(total[None, :] - decay)
+        if BACK:
+            left *= scale * tl.exp(decay)
+        else:
+            total = _row(gate, _last(start, stop, begin, CHUNK, REVERSE), head, heads, row, width)
+            # Where there is no token, the row is zero and the exponent not positive.
+            left *= tl.exp(total[None, :] - decay)
         right = _rows(value, token, inside, head, heads, column, depth)
-        memory = memory * tl.exp(total)[:, None]
-        memory += tl.dot(tl.trans(left).to(DOT), right.to(DOT), input_precision=PRECISION)
-    tl.store(end + lane * width * depth + within, memory, mask=inside_state)
+        added = tl.dot(tl.trans(left).to(DOT), right.to(DOT), input_precision=PRECISION)
+        place = states + (chunk * heads + head) * width * depth + row[:, None] * depth + column[None, :]
+        tl.store(place, added, mask=(row < width)[:, None] & (column < depth)[None, :])
+
+
+@triton.jit
+def _pass(
+    ptr, gate, begin, states, end, heads, width, depth,
+    BACK: tl.constexpr, REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """Puts the memory before each chunk in the place of what the chunk adds; ``BACK``: from the last chunk on."""
+    lane = tl.program_id(0).to(tl.int64)
+    sequence, head = lane // heads, lane % heads
+    entry = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = entry < width * depth
+    row = entry // depth
+    start = tl.load(ptr + sequence)
+    stop = tl.load(ptr + sequence + 1)
+    number = tl.cdiv(stop - start, CHUNK)
+    first = start // CHUNK + sequence
+    memory = tl.load(begin + lane * width * depth + entry, mask=inside, other=0).to(tl.float32)
+    for i in tl.range(0, number, num_stages=AHEAD):
+        chunk = number - 1 - i if BACK else i
+        place = states + ((first + chunk) * heads + head) * width * depth + entry
+        added = tl.load(place, mask=inside, other=0)
+        last = _last(start, stop, chunk * CHUNK, CHUNK, REVERSE)
+        total = tl.load(gate + (last * heads + head) * width + row, mask=inside, other=0)
+        tl.store(place, memory, mask=inside)
+        memory = memory * tl.exp(total) + added
+    tl.store(end + lane * width * depth + entry, memory, mask=inside)
 
 
 @triton.jit
 def _score(
-    ptr, owner, first, q, k, gate, scores, sequences, scale, heads, width,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
+    ptr, owner, q, k, gate, scores, scale, heads, width,
+    REVERSE: tl.constexpr, CHUNK: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """How much the tokens of a chunk take from those before, and from themselves, in tiles."""
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(2)
-    tiles: tl.constexpr = CHUNK // TILE
-    down, across = tl.program_id(1) // tiles, tl.program_id(1) % tiles
-    sequence = tl.load(owner + chunk)
-    if (sequence < sequences) & (across <= down):
-        begin = (chunk - tl.load(first + sequence)) * CHUNK
-        lane = tl.arange(0, TILE)
-        token, inside = _tokens(ptr, sequence, begin + down * TILE + lane, REVERSE)
-        other, there = _tokens(ptr, sequence, begin + across * TILE + lane, REVERSE)
-        middle, some = _tokens(ptr, sequence, begin + down * TILE, REVERSE)
-        total = tl.zeros([TILE, TILE], tl.float32)
-        for start in range(0, width, BLOCK):
-            column = start + tl.arange(0, BLOCK)
+    """How much the tokens of a chunk take from those before, and from themselves."""
+    chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
+    if stop > start:
+        lane = tl.arange(0, CHUNK)
+        token, inside = _tokens(start, stop, begin + lane, REVERSE)
+        total = tl.zeros([CHUNK, CHUNK], tl.float32)
+        for first in range(0, width, BLOCK):
+            column = first + tl.arange(0, BLOCK)
             query = _rows(q, token, inside, head, heads, column, width) * scale
+            key = _rows(k, token, inside, head, heads, column, width)
             own = _rows(gate, token, inside, head, heads, column, width)
-            if across < down:
-                at = _row(gate, middle, some, head, heads, column, width)
-                left = query * tl.exp(tl.where(inside[:, None], own - at[None, :], 0))
-                right = _rows(k, other, there, head, heads, column, width)
-                right *= tl.exp(at[None, :] - _rows(gate, other, there, head, heads, column, width))
-                total += tl.dot(left.to(DOT), tl.trans(right).to(DOT), input_precision=PRECISION)
-            else:
-                for j in range(0, TILE):
-                    one, is_there = _tokens(ptr, sequence, begin + across * TILE + j, REVERSE)
-                    key = _row(k, one, is_there, head, heads, column, width)
-                    at = _row(gate, one, is_there, head, heads, column, width)
-                    later = (inside & (lane >= j))[:, None]
-                    weight = tl.exp(tl.where(later, own - at[None, :], -float("inf")))
-                    found = tl.sum(query * key[None, :] * weight, 1)
-                    total += tl.where(lane[None, :] == j, found[:, None], 0.0)
-        place = (chunk * heads + head) * CHUNK * CHUNK
-        place += (down * TILE + lane)[:, None] * CHUNK + (across * TILE + lane)[None, :]
-        tl.store(scores + place, total)
-
-
-@triton.jit
-def _lower(scores, chunk, head, heads, inside, CHUNK: tl.constexpr):
-    """The scores of a chunk; zero for later tokens and where there is none."""
-    lane = tl.arange(0, CHUNK)
-    place = (chunk * heads + head) * CHUNK * CHUNK + lane[:, None] * CHUNK + lane[None, :]
-    keep = (lane[:, None] >= lane[None, :]) & inside[:, None]
-    return tl.load(scores + place, mask=keep, other=0)
+            total += tl.where(lane[:, None] == lane[None, :], tl.sum(query * key, 1)[:, None], 0.0)
+            for bit in tl.range(0, BITS, num_stages=1):
+                fade, keep = _split(gate, own, start, stop, begin, bit, head, heads, column, width, CHUNK, REVERSE)
+                left, right = (query * fade).to(DOT), tl.trans((key * fade).to(DOT))
+                total += tl.where(keep, tl.dot(left, right, input_precision=PRECISION), 0.0)
+        place = scores + (chunk * heads + head) * CHUNK * CHUNK + lane[:, None] * CHUNK + lane[None, :]
+        tl.store(place, total)
 
 
 @triton.jit
 def _output(
-    ptr, owner, first, q, gate, v, states, scores, out, sequences, scale, heads, width, depth,
+    ptr, owner, q, gate, v, states, scores, out, scale, heads, width, depth,
     REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(2)
-    sequence = tl.load(owner + chunk)
-    if sequence < sequences:
-        rank = (chunk - tl.load(first + sequence)) * CHUNK + tl.arange(0, CHUNK)
-        token, inside = _tokens(ptr, sequence, rank, REVERSE)
+    chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
+    if stop > start:
+        lane = tl.arange(0, CHUNK)
+        token, inside = _tokens(start, stop, begin + lane, REVERSE)
         column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         value = _rows(v, token, inside, head, heads, column, depth)
-        score = _lower(scores, chunk, head, heads, inside, CHUNK)
-        total = tl.dot(score.to(DOT), value.to(DOT), input_precision=PRECISION)
-        for start in range(0, width, BLOCK):
-            row = start + tl.arange(0, BLOCK)
+        score = _matrix(scores, chunk, head, heads, lane, lane, CHUNK, CHUNK)
+        total = tl.dot(score, value.to(DOT), input_precision=PRECISION)
+        for first in tl.range(0, width, BLOCK, num_stages=1):
+            row = first + tl.arange(0, BLOCK)
             query = _rows(q, token, inside, head, heads, row, width) * scale
             query *= tl.exp(_rows(gate, token, inside, head, heads, row, width))
-            place = (chunk * heads + head) * width * depth + row[:, None] * depth + column[None, :]
-            known = (row < width)[:, None] & (column < depth)[None, :]
-            memory = tl.load(states + place, mask=known, other=0)
+            memory = _matrix(states, chunk, head, heads, row, column, width, depth)
             total += tl.dot(query.to(DOT), memory.to(DOT), input_precision=PRECISION)
         place = out + (token[:, None] * heads + head) * depth + column[None, :]
         tl.store(place, total, mask=inside[:, None] & (column < depth)[None, :])
 
 
 @triton.jit
-def _score_gradient(
-    ptr, owner, first, grad, v, to_scores, sequences, heads, depth,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+def _gradients(
+    ptr, owner, q, k, gate, v, grad, states, to_states, to_q, to_k, to_g, scale, heads, width, depth,
+    REVERSE: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
-    sequence = tl.load(owner + chunk)
-    if sequence < sequences:
-        lane = tl.arange(0, CHUNK)
-        rank = (chunk - tl.load(first + sequence)) * CHUNK + lane
-        token, inside = _tokens(ptr, sequence, rank, REVERSE)
-        total = tl.zeros([CHUNK, CHUNK], tl.float32)
-        for start in range(0, depth, BLOCK):
-            column = start + tl.arange(0, BLOCK)
-            left = _rows(grad, token, inside, head, heads, column, depth)
-            right = _rows(v, token, inside, head, heads, column, depth)
-            total += tl.dot(left.to(DOT), tl.trans(right).to(DOT), input_precision=PRECISION)
-        place = (chunk * heads + head) * CHUNK * CHUNK + lane[:, None] * CHUNK + lane[None, :]
-        tl.store(to_scores + place, total)
-
-
-@triton.jit
-def _within(
-    ptr, owner, first, q, k, gate, to_scores, to_q, to_k, sequences, scale, heads, width,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What the queries and keys of a tile get from the scores of their chunk."""
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(2)
-    tiles: tl.constexpr = CHUNK // TILE
-    tile = tl.program_id(1) % tiles
-    column = tl.program_id(1) // tiles * BLOCK + tl.arange(0, BLOCK)
-    sequence = tl.load(owner + chunk)
-    if sequence < sequences:
-        begin = (chunk - tl.load(first + sequence)) * CHUNK
-        length = tl.load(ptr + sequence + 1) - tl.load(ptr + sequence)
-        lane = tl.arange(0, TILE)
-        token, inside = _tokens(ptr, sequence, begin + tile * TILE + lane, REVERSE)
-        own = _rows(gate, token, inside, head, heads, column, width)
-        block = to_scores + (chunk * heads + head) * CHUNK * CHUNK
-        mine = tile * TILE + lane
-        # Queries: from the tiles before, by way of this tile's first token.
-        middle, some = _tokens(ptr, sequence, begin + tile * TILE, REVERSE)
-        at = _row(gate, middle, some, head, heads, column, width)
-        of_q = tl.zeros([TILE, BLOCK], tl.float32)
-        for before in range(0, tile):
-            other, there = _tokens(ptr, sequence, begin + before * TILE + lane, REVERSE)
-            score = tl.load(block + mine[:, None] * CHUNK + (before * TILE + lane)[None, :])
-            key = _rows(k, other, there, head, heads, column, width)
-            key *= tl.exp(at[None, :] - _rows(gate, other, there, head, heads, column, width))
-            of_q += tl.dot(score.to(DOT), key.to(DOT), input_precision=PRECISION)
-        of_q *= tl.exp(tl.where(inside[:, None], own - at[None, :], 0))
-        # Keys: from the tiles after, by way of this tile's last token, which is there if they are.
-        middle, some = _tokens(ptr, sequence, begin + tile * TILE + TILE - 1, REVERSE)
-        at = _row(gate, middle, some, head, heads, column, width)
-        of_k = tl.zeros([TILE, BLOCK], tl.float32)
-        for after in range(tile + 1, tiles):
-            if begin + after * TILE < length:
-                other, there = _tokens(ptr, sequence, begin + after * TILE + lane, REVERSE)
-                score = tl.load(block + (after * TILE + lane)[:, None] * CHUNK + mine[None, :])
-                query = _rows(q, other, there, head, heads, column, width)
-                theirs = _rows(gate, other, there, head, heads, column, width)
-                query *= tl.exp(tl.where(there[:, None], theirs - at[None, :], 0))
-                of_k += tl.dot(tl.trans(score).to(DOT), query.to(DOT), input_precision=PRECISION)
-        of_k *= tl.exp(tl.where(inside[:, None] & some, at[None, :] - own, 0))
-        # Both: from the tile itself.
-        for j in range(0, TILE):
-            one, is_there = _tokens(ptr, sequence, begin + tile * TILE + j, REVERSE)
-            at = _row(gate, one, is_there, head, heads, column, width)
-            later, earlier = inside & (lane >= j), is_there & (lane <= j)
-            score = tl.load(block + mine * CHUNK + tile * TILE + j, mask=later, other=0)
-            key = _row(k, one, is_there, head, heads, column, width)
-            weight = tl.exp(tl.where(later[:, None], own - at[None, :], -float("inf")))
-            of_q += score[:, None] * key[None, :] * weight
-            score = tl.load(block + (tile * TILE + j) * CHUNK + mine, mask=earlier, other=0)
-            query = _row(q, one, is_there, head, heads, column, width)
-            weight = tl.exp(tl.where(earlier[:, None], at[None, :] - own, -float("inf")))
-            of_k += score[:, None] * query[None, :] * weight
-        place = (token[:, None] * heads + head) * width + column[None, :]
-        known = inside[:, None] & (column < width)[None, :]
-        tl.store(to_q + place, of_q * scale, mask=known)
-        tl.store(to_k + place, of_k * scale, mask=known)
-
-
-@triton.jit
-def _between(
-    ptr, owner, first, q, k, gate, v, grad, states, to_states, to_q, to_k, to_g, sequences, scale, heads, width, depth,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Adds what queries and keys get by way of the memories, and writes the gates' gradients."""
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(2)
+    """Of queries, keys and gates; of one gate a head, for each block of columns the sum over it."""
+    chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
     row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    sequence = tl.load(owner + chunk)
-    if sequence < sequences:
-        begin = (chunk - tl.load(first + sequence)) * CHUNK
-        length = tl.load(ptr + sequence + 1) - tl.load(ptr + sequence)
-        token, inside = _tokens(ptr, sequence, begin + tl.arange(0, CHUNK), REVERSE)
-        last, _ = _tokens(ptr, sequence, tl.minimum(length, begin + CHUNK) - 1, REVERSE)
+    if stop > start:
+        lane = tl.arange(0, CHUNK)
+        token, inside = _tokens(start, stop, begin + lane, REVERSE)
+        of_score = tl.zeros([CHUNK, CHUNK], tl.float32)
         of_q = tl.zeros([CHUNK, BLOCK], tl.float32)
         of_k = tl.zeros([CHUNK, BLOCK], tl.float32)
         flow = tl.zeros([BLOCK], tl.float32)
-        for start in range(0, depth, BLOCK):
-            column = start + tl.arange(0, BLOCK)
-            place = (chunk * heads + head) * width * depth + row[:, None] * depth + column[None, :]
-            known = (row < width)[:, None] & (column < depth)[None, :]
-            memory = tl.load(states + place, mask=known, other=0)
-            to_memory = tl.load(to_states + place, mask=known, other=0)
-            value = _rows(v, token, inside, head, heads, column, depth)
-            of_out = _rows(grad, token, inside, head, heads, column, depth)
-            of_q += tl.dot(of_out.to(DOT), tl.trans(memory).to(DOT), input_precision=PRECISION)
-            of_k += tl.dot(value.to(DOT), tl.trans(to_memory).to(DOT), input_precision=PRECISION)
+        for first in tl.range(0, depth, BLOCK, num_stages=1):
+            column = first + tl.arange(0, BLOCK)
+            value = _rows(v, token, inside, head, heads, column, depth).to(DOT)
+            of_out = _rows(grad, token, inside, head, heads, column, depth).to(DOT)
+            memory = _matrix(states, chunk, head, heads, row, column, width, depth)
+            to_memory = _matrix(to_states, chunk, head, heads, row, column, width, depth)
             flow += tl.sum(memory * to_memory, 1)
+            of_score += tl.dot(of_out, tl.trans(value), input_precision=PRECISION)
+            of_q += tl.dot(of_out, tl.trans(memory.to(DOT)), input_precision=PRECISION)
+            of_k += tl.dot(value, tl.trans(to_memory.to(DOT)), input_precision=PRECISION)
+        # By way of the memories. That after the chunk times its gradient: what was kept, and what was written.
         own = _rows(gate, token, inside, head, heads, row, width)
-        total = _row(gate, last, last >= 0, head, heads, row, width)
+        total = _row(gate, _last(start, stop, begin, CHUNK, REVERSE), head, heads, row, width)
         query = _rows(q, token, inside, head, heads, row, width)
         key = _rows(k, token, inside, head, heads, row, width)
         of_q *= tl.exp(own) * scale
         of_k *= tl.exp(total[None, :] - own)
-        # The memory after the chunk times its gradient: what was kept, and what was written.
         flow = flow * tl.exp(total) + tl.sum(key * of_k, 0)
-        of_q += _rows(to_q, token, inside, head, heads, row, width)
-        of_k += _rows(to_k, token, inside, head, heads, row, width)
+        # By way of the scores: a token's own, and those of the tokens before and after it.
+        of_score *= scale
+        same = tl.sum(tl.where(lane[:, None] == lane[None, :], of_score, 0.0), 1)
+        of_q += same[:, None] * key
+        of_k += same[:, None] * query
+        for bit in tl.range(0, BITS, num_stages=1):
+            fade, keep = _split(gate, own, start, stop, begin, bit, head, heads, row, width, CHUNK, REVERSE)
+            part = tl.where(keep, of_score, 0.0).to(DOT)
+            of_q += fade * tl.dot(part, (key * fade).to(DOT), input_precision=PRECISION)
+            of_k += fade * tl.dot(tl.trans(part), (query * fade).to(DOT), input_precision=PRECISION)
         step = query * of_q - key * of_k
         of_g = flow[None, :] + tl.sum(step, 0)[None, :] - tl.cumsum(step, 0) + step
         place = (token[:, None] * heads + head) * width + row[None, :]
         known = inside[:, None] & (row < width)[None, :]
         tl.store(to_q + place, of_q, mask=known)
         tl.store(to_k + place, of_k, mask=known)
-        tl.store(to_g + place, of_g, mask=known)
+        if WIDE:
+            tl.store(to_g + place, of_g, mask=known)
+        else:
+            place = to_g + (token * heads + head) * tl.num_programs(1) + tl.program_id(1)
+            tl.store(place, tl.sum(tl.where(known, of_g, 0.0), 1), mask=inside)
 
 
 @triton.jit
 def _value_gradient(
-    ptr, owner, first, k, gate, grad, to_states, scores, to_v, sequences, heads, width, depth,
+    ptr, owner, k, gate, grad, to_states, scores, to_v, heads, width, depth,
     REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    chunk = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(2)
+    chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    sequence = tl.load(owner + chunk)
-    if sequence < sequences:
-        begin = (chunk - tl.load(first + sequence)) * CHUNK
-        length = tl.load(ptr + sequence + 1) - tl.load(ptr + sequence)
-        token, inside = _tokens(ptr, sequence, begin + tl.arange(0, CHUNK), REVERSE)
-        last, _ = _tokens(ptr, sequence, tl.minimum(length, begin + CHUNK) - 1, REVERSE)
-        score = _lower(scores, chunk, head, heads, inside, CHUNK)
+    if stop > start:
+        lane = tl.arange(0, CHUNK)
+        token, inside = _tokens(start, stop, begin + lane, REVERSE)
+        last = _last(start, stop, begin, CHUNK, REVERSE)
+        score = _matrix(scores, chunk, head, heads, lane, lane, CHUNK, CHUNK)
         of_out = _rows(grad, token, inside, head, heads, column, depth)
-        total = tl.dot(tl.trans(score).to(DOT), of_out.to(DOT), input_precision=PRECISION)
-        for start in range(0, width, BLOCK):
-            row = start + tl.arange(0, BLOCK)
+        total = tl.dot(tl.trans(score), of_out.to(DOT), input_precision=PRECISION)
+        for first in tl.range(0, width, BLOCK, num_stages=1):
+            row = first + tl.arange(0, BLOCK)
             key = _rows(k, token, inside, head, heads, row, width)
-            end = _row(gate, last, last >= 0, head, heads, row, width)
+            end = _row(gate, last, head, heads, row, width)
             key *= tl.exp(end[None, :] - _rows(gate, token, inside, head, heads, row, width))
-            place = (chunk * heads + head) * width * depth + row[:, None] * depth + column[None, :]
-            known = (row < width)[:, None] & (column < depth)[None, :]
-            to_memory = tl.load(to_states + place, mask=known, other=0)
+            to_memory = _matrix(to_states, chunk, head, heads, row, column, width, depth)
             total += tl.dot(key.to(DOT), to_memory.to(DOT), input_precision=PRECISION)
         place = to_v + (token[:, None] * heads + head) * depth + column[None, :]
         tl.store(place, total, mask=inside[:, None] & (column < depth)[None, :])
@@ -346,53 +305,48 @@ def _value_gradient(
 class _Plan:
     """The chunks of packed sequences, and launches over them."""
 
-    def __init__(self, q: Tensor, v: Tensor, ptr: Tensor, reverse: bool, scale: float) -> None:
+    def __init__(self, q: Tensor, v: Tensor, g: Tensor, ptr: Tensor, reverse: bool, scale: float) -> None:
         self.ptr, self.scale = ptr, scale
         self.sequences = ptr.numel() - 1
         (tokens, self.heads, self.width), self.depth = q.shape, v.size(2)
         mean = tokens // max(self.sequences, 1)
-        self.chunk = min(_CHUNK, max(_TILE, triton.next_power_of_2(mean)))
-        numbers = (ptr.diff() + self.chunk - 1) // self.chunk
-        self.first = torch.cat([ptr.new_zeros(1), numbers.cumsum(0)])
-        # As many as there can be; those beyond the last one have no owner.
-        self.chunks = tokens // self.chunk + self.sequences
-        places = torch.arange(self.chunks, device=ptr.device)
-        self.owner = torch.searchsorted(self.first, places, right=True) - 1
-        widest = max(self.width, self.depth)
-        self.block = min(_BLOCK, max(16, triton.next_power_of_2(widest)))
-        self.dot = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[v.dtype]
-        exact = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
-        self.options = {"REVERSE": reverse, "CHUNK": self.chunk, "BLOCK": self.block}
-        self.products = {**self.options, "DOT": self.dot, "PRECISION": exact}
+        self.chunk = min(_CHUNK, max(16, triton.next_power_of_2(mean)))
+        self.chunks = tokens // self.chunk + self.sequences  # slots: a sequence may leave its last one free
+        self.owner = torch.empty(self.chunks, dtype=torch.int64, device=ptr.device)
+        _owners[(self.sequences,)](ptr, self.owner, CHUNK=self.chunk, BLOCK=128)
+        self.block = min(_BLOCK, max(16, triton.next_power_of_2(max(self.width, self.depth))))
         self.blocks_k, self.blocks_v = (triton.cdiv(size, self.block) for size in (self.width, self.depth))
-        self.where = (ptr, self.first)
-        self.chunked = (ptr, self.owner, self.first)
+        # Scores are rounded to the type in which they are multiplied, as they are read.
+        self.type = v.dtype
+        dot = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[v.dtype]
+        exact = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+        self.walk = {"REVERSE": reverse, "CHUNK": self.chunk}
+        self.products = {**self.walk, "BLOCK": self.block, "DOT": dot, "PRECISION": exact}
+        self.bits = {"BITS": self.chunk.bit_length() - 1}
+        self.wide = {"WIDE": g.size(2) == self.width}
+        self.gate = torch.empty(q.shape, dtype=torch.float32, device=q.device)
+        arguments = (ptr, self.owner, g, self.gate, self.heads, self.width)
+        _sum_gates[self.grid(self.blocks_k)](*arguments, BLOCK=self.block, **self.walk, **self.wide)
 
-    def new(self, like: Tensor, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=like.device)
+    def grid(self, blocks: int = 1) -> tuple[int, int]:
+        return self.chunks * self.heads, blocks
 
-    def sum_gates(self, g: Tensor) -> Tensor:
-        gate = self.new(g, g.size(0), self.heads, self.width)
-        grid = (self.chunks, self.heads, self.blocks_k)
-        wide = g.size(2) == self.width
-        _sum_gates[grid](
-            *self.chunked, g, gate, self.sequences, self.heads, self.width, WIDE=wide, **self.options
-        )  # fmt: skip
-        return gate
-
-    def walk(self, key: Tensor, gate: Tensor, value: Tensor, begin: Tensor, back: bool) -> tuple[Tensor, Tensor]:
-        states = self.new(key, self.chunks, self.heads, self.width, self.depth)
-        end = self.new(key, *begin.shape)
-        grid = (self.sequences * self.heads, self.blocks_k, self.blocks_v)
-        sizes = (self.scale, self.heads, self.width, self.depth)
-        _walk[grid](*self.where, key, gate, value, begin, states, end, *sizes, BACK=back, **self.products)
+    def memories(self, key: Tensor, value: Tensor, begin: Tensor, back: bool) -> tuple[Tensor, Tensor]:
+        """Those before all chunks, and that after the sequence."""
+        shape = (self.chunks, self.heads, self.width, self.depth)
+        states, end = torch.empty(shape, dtype=torch.float32, device=key.device), torch.empty_like(begin)
+        sizes = (self.heads, self.width, self.depth)
+        inputs = (self.ptr, self.owner, key, self.gate, value, states, self.scale, *sizes)
+        _write[self.grid(self.blocks_k * self.blocks_v)](*inputs, BACK=back, **self.products)
+        grid = (self.sequences * self.heads, triton.cdiv(self.width * self.depth, _ENTRIES))
+        how = {"BACK": back, "BLOCK": _ENTRIES, "AHEAD": 6, "num_warps": 2}
+        _pass[grid](self.ptr, self.gate, begin, states, end, *sizes, **how, **self.walk)
         return states, end
 
-    def score(self, q: Tensor, k: Tensor, gate: Tensor) -> Tensor:
-        scores = self.new(q, self.chunks, self.heads, self.chunk, self.chunk)
-        grid = (self.chunks, (self.chunk // _TILE) ** 2, self.heads)
-        sizes = (self.sequences, self.scale, self.heads, self.width)
-        _score[grid](*self.chunked, q, k, gate, scores, *sizes, TILE=_TILE, **self.products)
+    def score(self, q: Tensor, k: Tensor) -> Tensor:
+        scores = torch.empty(self.chunks, self.heads, self.chunk, self.chunk, dtype=self.type, device=q.device)
+        inputs = (self.ptr, self.owner, q, k, self.gate, scores, self.scale, self.heads, self.width)
+        _score[self.grid()](*inputs, **self.bits, **self.products)
         return scores
 
 
@@ -404,14 +358,11 @@ def gla_scan(
     if v.numel() == 0 or q.numel() == 0:
         return out.zero_(), state.clone()
     with on_device(q):
-        plan = _Plan(q, v, ptr, reverse, scale)
-        gate = plan.sum_gates(g)
-        states, end = plan.walk(k, gate, v, state, back=False)
-        scores = plan.score(q, k, gate)
-        grid = (plan.chunks, plan.blocks_v, plan.heads)
-        sizes = (plan.sequences, scale, plan.heads, plan.width, plan.depth)
-        _output[grid](*plan.chunked, q, gate, v, states, scores, out, *sizes, **plan.products)
-    return out, end.to(state.dtype)
+        plan = _Plan(q, v, g, ptr, reverse, scale)
+        states, end = plan.memories(k, v, state, back=False)
+        inputs = (ptr, plan.owner, q, plan.gate, v, states, plan.score(q, k), out)
+        _output[plan.grid(plan.blocks_v)](*inputs, scale, plan.heads, plan.width, plan.depth, **plan.products)
+    return out, end
 
 
 def gla_scan_backward(
@@ -428,30 +379,20 @@ def gla_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors = (grad, grad_state, q, k, v, g, state, ptr)
     grad, grad_state, q, k, v, g, state, ptr = (t.contiguous() for t in tensors)
+    to_q, to_k, to_v = (torch.empty_like(t) for t in (q, k, v))
     if v.numel() == 0 or q.numel() == 0:
-        zeros = [torch.zeros_like(t) for t in (q, k, v, g)]
-        return *zeros, grad_state.clone()  # type: ignore[return-value]
+        return to_q.zero_(), to_k.zero_(), to_v.zero_(), torch.zeros_like(g), grad_state.clone()
     with on_device(q):
-        plan = _Plan(q, v, ptr, reverse, scale)
-        sequences, heads, width, depth = plan.sequences, plan.heads, plan.width, plan.depth
-        gate = plan.sum_gates(g)
-        states, _ = plan.walk(k, gate, v, state, back=False)
-        to_states, to_state = plan.walk(q, gate, grad, grad_state, back=True)
-        of_scores = plan.new(q, plan.chunks, heads, plan.chunk, plan.chunk)
-        _score_gradient[plan.chunks, heads](
-            *plan.chunked, grad, v, of_scores, sequences, heads, depth, **plan.products
-        )  # fmt: skip
-        to_q, to_k, to_g = (plan.new(q, *q.shape) for _ in range(3))
-        sizes = (sequences, scale, heads, width)
-        _within[plan.chunks, plan.blocks_k * (plan.chunk // _TILE), heads](
-            *plan.chunked, q, k, gate, of_scores, to_q, to_k, *sizes, TILE=_TILE, **plan.products
-        )
-        through = (q, k, gate, v, grad, states, to_states, to_q, to_k, to_g)
-        _between[plan.chunks, plan.blocks_k, heads](*plan.chunked, *through, *sizes, depth, **plan.products)
-        scores, to_v = plan.score(q, k, gate), torch.empty_like(v)
-        _value_gradient[plan.chunks, plan.blocks_v, heads](
-            *plan.chunked, k, gate, grad, to_states, scores, to_v, sequences, heads, width, depth, **plan.products
-        )
-    if g.size(2) != width:
-        to_g = to_g.sum(2, keepdim=True)
-    return to_q.to(q.dtype), to_k.to(k.dtype), to_v, to_g.to(g.dtype), to_state.to(state.dtype)
+        plan = _Plan(q, v, g, ptr, reverse, scale)
+        sizes = (plan.heads, plan.width, plan.depth)
+        to_states, to_state = plan.memories(q, grad, grad_state, back=True)
+        inputs = (ptr, plan.owner, k, plan.gate, grad, to_states, plan.score(q, k), to_v)
+        _value_gradient[plan.grid(plan.blocks_v)](*inputs, *sizes, **plan.products)
+        states, _ = plan.memories(k, v, state, back=False)
+        # One gate a head has the sum over its channels, of which each program has a part.
+        wide = plan.wide["WIDE"]
+        to_g = torch.empty_like(g) if wide else torch.empty(*g.shape[:2], plan.blocks_k, device=g.device)
+        through = (ptr, plan.owner, q, k, plan.gate, v, grad, states, to_states, to_q, to_k, to_g)
+        many = {"num_warps": 8 if plan.block == _BLOCK else 4}
+        _gradients[plan.grid(plan.blocks_k)](*through, scale, *sizes, **plan.bits, **plan.wide, **plan.products, **many)
+    return to_q, to_k, to_v, to_g if wide else to_g.sum(2, keepdim=True).to(g.dtype), to_state.to(state.dtype)
