@@ -8,6 +8,10 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from graphkit.loader.packed_graphs import PackedGraphs, check_graph_ids
 from graphkit.transforms.tokenize import ImageTokens, image_patches
+from graphkit.utils.checks import check_finite
+
+# What a batch has of its own.
+_MADE = ("x", "pos", "grid_size", "edge_index", "batch", "ptr")
 
 
 class ImageGraphs(PackedGraphs):
@@ -29,8 +33,9 @@ class ImageGraphs(PackedGraphs):
           and ``fields`` ``[B, ...]``; uint8 becomes float from 0 to 1
 
     Raises:
-        TypeError: no images.
-        ValueError: images of different sizes, sides that ``patch`` does not divide, fields of another length.
+        TypeError: no images, or whole numbers that are no bytes.
+        ValueError: images of different sizes, numbers that are not finite, sides that ``patch`` does not divide, fields
+            of another length.
 
     Example:
         >>> graphs = ImageGraphs(torch.rand(100, 1, 8, 8), patch=2, y=torch.arange(100) % 10)
@@ -49,8 +54,12 @@ class ImageGraphs(PackedGraphs):
             raise TypeError(f"images must be a tensor or a PyG in-memory dataset (got {type(images).__name__})")
         if images.dim() not in (3, 4) or not images.numel():
             raise ValueError(f"images must have shape [N, C, H, W] or [N, H, W], N > 0 (got {list(images.shape)})")
-        self.images = images if images.dim() == 4 else images[:, None]
+        self.images = check_finite(images if images.dim() == 4 else images[:, None], "images")
         for name, value in fields.items():
+            if name in _MADE:
+                raise ValueError(f"fields must have other names than {', '.join(_MADE)} (got {name!r})")
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__})")
             if value.dim() == 0 or value.size(0) != len(self):
                 raise ValueError(f"{name} must have a row for each of {len(self)} images (got {list(value.shape)})")
         self.tokenize = ImageTokens(patch, 1 if kernel is None else kernel)

@@ -11,7 +11,8 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.data.collate import collate
 
 from graphkit.ops.csr import counts_to_ptr
-from graphkit.utils.checks import INDEX_DTYPES, check_int
+from graphkit.ops.scan import sequence_ptr
+from graphkit.utils.checks import INDEX_DTYPES, check_int, check_pairs
 from graphkit.utils.seed import stream
 
 
@@ -40,7 +41,9 @@ class PackedGraphs:
 
     Raises:
         TypeError: something else.
-        ValueError: no graphs, or graphs with different attributes.
+        ValueError: no graphs, graphs with different attributes or widths, a ``ptr`` that does not fit, edges between
+            graphs.
+        IndexError: an edge beyond its graph.
 
     Example:
         >>> graphs = PackedGraphs([Data(x=torch.ones(n, 1), y=torch.tensor([n])) for n in (2, 1, 3)])
@@ -129,7 +132,9 @@ class GraphLoader:
         seed: seed of the orders.
 
     Raises:
+        TypeError: ids of another type.
         ValueError: a batch size below 1.
+        IndexError: an id out of range.
 
     Example:
         >>> graphs = [Data(x=torch.ones(n, 1)) for n in (2, 1, 3)]
@@ -147,7 +152,7 @@ class GraphLoader:
     ) -> None:
         self.graphs = graphs if isinstance(graphs, PackedGraphs) else PackedGraphs(graphs)
         self.batch_size = check_int(batch_size, "batch_size", 1)
-        self.index = torch.arange(len(self.graphs)) if index is None else index
+        self.index = torch.arange(len(self.graphs)) if index is None else check_graph_ids(index, len(self.graphs))
         self.shuffle, self.seed, self.epoch = shuffle, check_int(seed, "seed", 0), 0
 
     def __len__(self) -> int:
@@ -158,14 +163,17 @@ class GraphLoader:
         if self.shuffle:
             index = index[torch.randperm(index.numel(), generator=stream(self.seed, self.epoch))]
         self.epoch += 1
-        for part in index.split(self.batch_size):
+        for part in index.split(self.batch_size) if index.numel() else ():
             yield self.graphs.batch(part)
 
 
 def check_graph_ids(index: Tensor, count: int) -> Tensor:
     """``index``, unless it is no vector of ids below ``count``; on a GPU, where a look would wait, types alone."""
     if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in INDEX_DTYPES:
-        raise TypeError("index must be a vector of int64 ids of graphs")
+        got = f"{list(index.shape)} {index.dtype}" if isinstance(index, Tensor) else type(index).__name__
+        raise TypeError(
+            f"index must be a vector of int64 ids of graphs (got {got}); of a mask, mask.nonzero().view(-1)"
+        )
     if index.numel() and index.device.type == "cpu" and not -1 < int(index.min()) <= int(index.max()) < count:
         raise IndexError(f"index must be in [0, {count}) (got {int(index.min())} to {int(index.max())})")
     return index
@@ -206,11 +214,25 @@ def _of_list(graphs: InMemoryDataset | Sequence[Data]) -> tuple[dict[str, _Colum
             dim = int(data.__cat_dim__(name, value)) % max(value.dim(), 1)
             counts = "index" in name or name == "face"
             columns[name] = _Column(value, begin.long(), dim, counts)
-    return _shared(columns, _node_ptr(data, slices, columns))
+    node_ptr = _node_ptr(data, slices, columns)
+    edges = columns.get("edge_index")
+    if edges is not None and edges.rows.dim() == 2:
+        count = torch.repeat_interleave(node_ptr.diff(), edges.ptr.diff(), output_size=edges.rows.size(1))
+        outside = ((edges.rows < 0) | (edges.rows >= count)).any(0)
+        if bool(outside.any()):
+            bad = int(outside.nonzero()[0])
+            graph = int(torch.searchsorted(edges.ptr, bad, right=True)) - 1
+            raise IndexError(
+                f"edge_index of graph {graph} holds {edges.rows[:, bad].tolist()}, outside its {int(count[bad])} nodes"
+            )
+    return _shared(columns, node_ptr)
 
 
 def _collated(graphs: list[Data]) -> tuple[Data, dict[str, Tensor]]:
-    data, slices, _ = collate(Data, graphs, increment=False, add_batch=False)
+    try:
+        data, slices, _ = collate(Data, graphs, increment=False, add_batch=False)
+    except RuntimeError as error:
+        raise ValueError(f"graphs must have attributes of the same widths and types: {error}") from error
     return data, slices
 
 
@@ -228,6 +250,8 @@ def _of_sequences(data: Data) -> tuple[dict[str, _Column], Tensor]:
     ptr = getattr(data, "ptr", None)
     if not isinstance(ptr, Tensor):
         raise TypeError("one Data must have ptr [B + 1], which says where each graph begins; give a list for one graph")
+    rows = data.x.size(0) if isinstance(data.x, Tensor) else int(ptr.flatten()[-1]) if ptr.numel() else 0
+    sequence_ptr(ptr, ptr.new_empty(rows))
     nodes, graphs = int(ptr[-1]), ptr.numel() - 1
     one = torch.arange(graphs + 1)
     columns = {}
@@ -235,7 +259,14 @@ def _of_sequences(data: Data) -> tuple[dict[str, _Column], Tensor]:
         if not isinstance(value, Tensor) or value.dim() == 0 or name in ("ptr", "batch"):
             continue
         if name == "edge_index":
+            check_pairs(value, nodes, "edge_index")
             owner = torch.bucketize(value[1], ptr, right=True) - 1
+            apart = torch.bucketize(value[0], ptr, right=True) - 1 != owner
+            if bool(apart.any()):
+                raise ValueError(
+                    "edge_index must link nodes of one graph each "
+                    f"(got {value[:, int(apart.nonzero()[0])].tolist()} for ptr {ptr[:10].tolist()})"
+                )
             owner, order = owner.sort(stable=True)
             local = value[:, order] - ptr[owner]
             columns[name] = _Column(local, counts_to_ptr(torch.bincount(owner, minlength=graphs)), 1, True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graphkit.ops.cpu import scan as cpu
 from graphkit.ops.cuda import has_triton
+from graphkit.utils.checks import check_device
 
 _CPU_DTYPES = (torch.float32, torch.float64)
 _CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -160,7 +161,7 @@ def gla_scan(
         - ``[B, H, d_k, d_v]`` memories after the sequences
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, a decay above 1.
 
     Example:
         >>> one = torch.ones(3, 1, 1)
@@ -175,6 +176,12 @@ def gla_scan(
         )
     if g.shape[:-1] != q.shape[:-1] or g.size(-1) not in (1, q.size(2)):
         raise ValueError(f"g must have shape {list(q.shape)}, or 1 in place of d_k (got {list(g.shape)})")
+    check_device(q=q, k=k, v=v, g=g)
+    # NumPy, as PyTorch's threads would go on spinning beside the kernel's; a GPU is not waited for.
+    if g.device.type == "cpu" and g.dtype in _CPU_DTYPES and g.numel() and not torch.compiler.is_compiling():
+        largest = float(g.detach().numpy().max())
+        if largest > 0:
+            raise ValueError(f"g must hold logarithms of decays, none above 0 (got {largest:.6g})")
     ptr = sequence_ptr(ptr, q)
     shape = (ptr.numel() - 1, q.size(1), q.size(2), v.size(2))
     state = v.new_zeros(shape) if state is None else state
@@ -275,8 +282,11 @@ def sequence_ptr(ptr: Tensor | None, x: Tensor) -> Tensor:
     """``ptr`` if it can be that of ``x``'s rows; of one sequence if None."""
     if ptr is None:
         return torch.tensor([0, x.size(0)], device=x.device)
+    if not isinstance(ptr, Tensor):
+        raise TypeError(f"ptr must be a torch.Tensor of int64 (got {type(ptr).__name__})")
     if ptr.dim() != 1 or ptr.numel() == 0 or ptr.dtype != torch.int64:
         raise ValueError(f"ptr must be a vector of int64 that begins with 0 (got {list(ptr.shape)} {ptr.dtype})")
+    check_device(x=x, ptr=ptr)
     # On a GPU the values are not read, so that no step waits.
     if ptr.device.type != "cpu" or torch.compiler.is_compiling():
         return ptr

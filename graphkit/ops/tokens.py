@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkit.ops.scan import sequence_ptr
+from graphkit.utils.checks import INDEX_DTYPES, check_device, check_int, check_pairs
 
 
 class TokenLayout:
@@ -31,7 +32,8 @@ class TokenLayout:
         edge_index: ``[2, E]`` edges between tokens.
 
     Raises:
-        ValueError: shapes that do not fit, positions outside the grid.
+        TypeError: no tensor, places that are no whole numbers.
+        ValueError: shapes that do not fit, positions outside the grid, a key that is NaN, tensors on several devices.
 
     Example:
         >>> layout = TokenLayout(torch.tensor([0, 1, 4]), key=torch.tensor([0, 2, 1, 0]))
@@ -52,7 +54,10 @@ class TokenLayout:
         time: Tensor | None = None,
         edge_index: Tensor | None = None,
     ) -> None:
-        tokens = int(ptr[-1]) if ptr.numel() else 0
+        if not isinstance(ptr, Tensor):
+            raise TypeError(f"ptr must be a torch.Tensor of int64 (got {type(ptr).__name__})")
+        check_device(ptr=ptr, key=key, pos=pos, grid_size=grid_size, time=time, edge_index=edge_index)
+        tokens = int(ptr[-1]) if ptr.dim() == 1 and ptr.numel() else 0
         self.ptr = sequence_ptr(ptr, ptr.new_empty(tokens))
         self.num_tokens, self.num_graphs = tokens, ptr.numel() - 1
         for name, value, shape in (
@@ -61,11 +66,21 @@ class TokenLayout:
             ("grid_size", grid_size, (self.num_graphs, 2)),
             ("time", time, (tokens,)),
         ):
-            if value is not None and value.shape != shape:
+            if value is None:
+                continue
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__})")
+            if value.shape != shape:
                 raise ValueError(
                     f"{name} must have shape {list(shape)} for {tokens} tokens of {self.num_graphs} graphs "
                     f"(got {list(value.shape)})"
                 )
+            if name in ("pos", "grid_size") and value.dtype not in INDEX_DTYPES:
+                raise TypeError(f"{name} must hold rows and columns, int64 or int32 (got {value.dtype})")
+        # NaN has no place in an order; a GPU is not waited for.
+        if key is not None and key.is_floating_point() and key.device.type == "cpu" and bool(key.isnan().any()):
+            bad = int(key.isnan().nonzero()[0])
+            raise ValueError(f"key, by which tokens are read (order, time), must be numbers (got nan at token {bad})")
         if pos is not None and grid_size is not None:
             outside = ((pos < 0) | (pos >= grid_size[self.batch])).any(1)
             if bool(outside.any()):
@@ -74,6 +89,7 @@ class TokenLayout:
                 raise ValueError(f"pos[{bad}] is {pos[bad].tolist()}, outside its grid of {size[0]} x {size[1]}")
         self.pos, self.grid_size, self.time, self.edge_index = pos, grid_size, time, edge_index
         self._order = None if key is None else self._sorted(key)
+        self._edges_checked = False
         self._windows: dict[tuple[int, bool], tuple[Tensor, int]] = {}
 
     @classmethod
@@ -84,8 +100,10 @@ class TokenLayout:
 
         Raises:
             TypeError: something else.
-            ValueError: another number of tokens, or a ``batch`` that is not ascending.
+            ValueError: another number of tokens, a ``batch`` that is not ascending, tensors on several devices.
         """
+        if device is not None and isinstance(tokens, Tensor) and tokens.device != device:
+            raise ValueError(f"tokens is on {tokens.device}, x on {device}; move one with .to(...)")
         if tokens is None:
             tokens = torch.tensor([0, num_tokens], device=device)
         if isinstance(tokens, Tensor):
@@ -99,6 +117,8 @@ class TokenLayout:
                 f"tokens must be a TokenLayout, a torch_geometric Data or Batch, a ptr or None "
                 f"(got {type(tokens).__name__})"
             )
+        if device is not None and found.ptr.device != device:
+            raise ValueError(f"tokens is on {found.ptr.device}, x on {device}; move one with .to(...)")
         if found.num_tokens != num_tokens:
             raise ValueError(f"tokens has {found.num_tokens} tokens, but x has {num_tokens} rows")
         return found
@@ -107,27 +127,34 @@ class TokenLayout:
     def _from_data(cls, data: Data) -> TokenLayout:
         count = int(data.num_nodes or 0)
         batch, ptr = getattr(data, "batch", None), getattr(data, "ptr", None)
+        places = {name: getattr(data, name, None) for name in ("order", "time", "pos", "grid_size")}
+        check_device(x=data.x, batch=batch, ptr=ptr, edge_index=data.edge_index, **places)
         device = next((value.device for value in (data.x, batch, data.edge_index) if value is not None), None)
         if ptr is None and batch is not None:
-            falls = batch[1:] < batch[:-1]
+            if batch.shape != (count,) or batch.dtype not in INDEX_DTYPES:
+                raise ValueError(
+                    f"batch must hold the graph of each of {count} nodes, int64 (got {list(batch.shape)} {batch.dtype})"
+                )
+            falls = batch.diff(prepend=batch.new_zeros(1)) < 0
             if bool(falls.any()):
                 bad = int(falls.nonzero()[0])
+                if bad == 0:
+                    raise ValueError(f"batch must hold numbers of graphs from 0 on (got {int(batch[0])})")
                 raise ValueError(
                     "batch must be ascending, each graph's tokens together; sort the nodes by it "
-                    f"(got {int(batch[bad + 1])} after {int(batch[bad])})"
+                    f"(got {int(batch[bad])} after {int(batch[bad - 1])})"
                 )
             graphs = int(batch[-1]) + 1 if count else 0
             ptr = torch.searchsorted(batch, torch.arange(graphs + 1, device=device))
         elif ptr is None:
             ptr = torch.tensor([0, count], device=device)
-        pos, time, grid_size = (getattr(data, name, None) for name in ("pos", "time", "grid_size"))
+        pos, time, grid_size = places["pos"], places["time"], places["grid_size"]
         on_grid = isinstance(pos, Tensor) and pos.dim() == 2 and pos.size(1) == 2 and not pos.is_floating_point()
-        key = getattr(data, "order", None)
-        if key is None:
-            key = time
+        key = time if places["order"] is None else places["order"]
         if key is None and on_grid and count:
             row, column = pos.unbind(1)  # type: ignore[union-attr]
-            key = row * (column.max() + 1) + column
+            first = column.min()  # columns left of 0 are places, too
+            key = row * (column.max() - first + 1) + (column - first)
         return cls(
             ptr,
             key,
@@ -194,6 +221,38 @@ class TokenLayout:
         """``[B, L]`` True where a padded matrix holds a token."""
         return torch.arange(self.max_length, device=self.ptr.device) < self.length[:, None]
 
+    def check_edges(self) -> Tensor:
+        """``edge_index``, looked over once: both ends are tokens of one graph. On a GPU, which is not waited for, a bad
+        one is a device-side assertion.
+
+        Raises:
+            TypeError: ids of another type.
+            ValueError: no edges, another shape, an edge from one graph to another.
+            IndexError: an id beyond the tokens.
+        """
+        if self.edge_index is None:
+            raise ValueError("tokens must have edge_index [2, E] (got none)")
+        if not self._edges_checked and not torch.compiler.is_compiling():
+            check_pairs(self.edge_index, self.num_tokens, "edge_index", wait=False)
+            if self.num_graphs > 1:
+                src, dst = self.batch[self.edge_index]
+                apart = src != dst
+                if apart.is_cuda:
+                    torch._assert_async(~apart.any(), "edge_index must link tokens of one graph")
+                elif bool(apart.any()):
+                    bad = int(apart.nonzero()[0])
+                    raise ValueError(
+                        f"edge_index must link tokens of one graph (got {self.edge_index[:, bad].tolist()}, of graphs "
+                        f"{int(src[bad])} and {int(dst[bad])})"
+                    )
+            self._edges_checked = True
+        return self.edge_index
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.shape[:1] != (self.num_tokens,):
+            raise ValueError(f"x must have a row for each of {self.num_tokens} tokens (got {list(x.shape)})")
+        return x
+
     @cached_property
     def is_rectangular(self) -> bool:
         """All graphs have one size and are read as they stand: padding is a view."""
@@ -209,11 +268,11 @@ class TokenLayout:
 
     def sequence(self, x: Tensor) -> Tensor:
         """Rows in reading order, graph after graph; ``ptr`` says where each begins."""
-        return x if self._order is None else x.index_select(0, self._order)
+        return self._checked(x) if self._order is None else self._checked(x).index_select(0, self._order)
 
     def restore(self, h: Tensor) -> Tensor:
         """Rows in reading order back in the order of the nodes."""
-        return h if self._order is None else torch.empty_like(h).index_copy(0, self._order, h)
+        return self._checked(h) if self._order is None else torch.empty_like(h).index_copy(0, self._order, h)
 
     def previous(self, h: Tensor) -> Tensor:
         """For rows in reading order, the row before each in its graph; zeros for the first."""
@@ -223,13 +282,15 @@ class TokenLayout:
 
     def pad(self, x: Tensor) -> Tensor:
         """``[N, ...]`` to ``[B, L, ...]`` in reading order: L is the largest graph, zeros fill the others."""
-        shape = (self.num_graphs, self.max_length, *x.shape[1:])
+        shape = (self.num_graphs, self.max_length, *self._checked(x).shape[1:])
         if self.is_rectangular:
             return x.reshape(shape)
         return x.new_zeros(shape[0] * shape[1], *x.shape[1:]).index_copy(0, self._slot, x).view(shape)
 
     def unpad(self, h: Tensor) -> Tensor:
         """``[B, L, ...]`` back to ``[N, ...]`` in the order of the nodes."""
+        if h.shape[:2] != (self.num_graphs, self.max_length):
+            raise ValueError(f"h must have shape [{self.num_graphs}, {self.max_length}, ...] (got {list(h.shape)})")
         rows = h.reshape(-1, *h.shape[2:])
         return rows if self.is_rectangular else rows.index_select(0, self._slot)
 
@@ -266,7 +327,7 @@ class TokenLayout:
             ValueError: no places, negative ones, or two tokens of a graph at one.
         """
         rows, columns, cell = self._canvas
-        shape = (self.num_graphs, rows, columns, *x.shape[1:])
+        shape = (self.num_graphs, rows, columns, *self._checked(x).shape[1:])
         if cell is None:
             return x.reshape(shape)
         total = self.num_graphs * rows * columns
@@ -274,6 +335,9 @@ class TokenLayout:
 
     def from_canvas(self, h: Tensor) -> Tensor:
         """Images ``[B, H, W, C]`` of :meth:`to_canvas` back to ``[N, C]`` in the order of the nodes."""
+        wanted = (self.num_graphs, *self._canvas[:2])
+        if h.shape[:3] != wanted:
+            raise ValueError(f"h must be images of shape {list(wanted)} (got {list(h.shape)})")
         rows = h.reshape(-1, *h.shape[3:])
         return rows if self._canvas[2] is None else rows.index_select(0, self._canvas[2])
 
@@ -288,6 +352,7 @@ class TokenLayout:
             ValueError: no grid, or two tokens of a graph at one place.
         """
         if (size, dilated) not in self._windows:
+            check_int(size, "size", 1)
             if self.pos is None or self.grid_size is None:
                 raise ValueError("tokens must have pos [N, 2] and grid_size [B, 2], rows and columns (got no grid)")
             cells = (self.grid_size + size - 1).div(size, rounding_mode="floor")  # windows a side, or sides of a cell
@@ -310,12 +375,12 @@ class TokenLayout:
         if not self.num_tokens:
             return x.new_zeros(self.num_graphs, *x.shape[1:])
         place = (self.ptr[1:] - 1).clamp(min=0)
-        rows = x.index_select(0, place if self._order is None else self._order[place])
+        rows = self._checked(x).index_select(0, place if self._order is None else self._order[place])
         return rows.masked_fill((self.length == 0).view(-1, *[1] * (x.dim() - 1)), 0)
 
     def mean(self, x: Tensor) -> Tensor:
         """``[B, ...]`` mean over each graph's tokens, zeros for a graph without tokens."""
-        total = x.new_zeros(self.num_graphs, *x.shape[1:]).index_add(0, self.batch, x)
+        total = x.new_zeros(self.num_graphs, *x.shape[1:]).index_add(0, self.batch, self._checked(x))
         return total / self.length.clamp(min=1).view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
 
     def __repr__(self) -> str:

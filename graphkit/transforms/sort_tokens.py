@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from graphkit.ops import NeighborIndex, spmm
-from graphkit.utils.checks import check_choice, check_int
+from graphkit.utils.checks import INDEX_DTYPES, check_choice, check_int
 from graphkit.utils.seed import stream
 
 _DENSE = 64  # nodes up to which all eigenvectors are computed at once
@@ -51,7 +51,7 @@ class SortTokens(BaseTransform):
         - **output:** the same with ``order`` ``[N]``
 
     Raises:
-        ValueError: an unknown key, or what it needs is missing.
+        ValueError: an unknown key, what it needs is missing, or places that are no whole numbers.
 
     Example:
         >>> data = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
@@ -69,7 +69,14 @@ class SortTokens(BaseTransform):
         needed = "pos" if self.key in _ON_GRID else "edge_index"
         if self.key != "random" and getattr(data, needed, None) is None:
             raise ValueError(f"data must have {needed} for key={self.key!r} (got None)")
-        if self.key == "random":
+        if self.key in _ON_GRID and (data.pos.shape != (count, 2) or data.pos.dtype not in INDEX_DTYPES):
+            raise ValueError(
+                f"data.pos must hold the row and column of each of {count} nodes, int64, for key={self.key!r} "
+                f"(got {list(data.pos.shape)} {data.pos.dtype})"
+            )
+        if count == 0:
+            order = torch.empty(0, dtype=torch.int64)
+        elif self.key == "random":
             order = torch.randperm(count, generator=stream(self.seed))
         else:
             if self.key in IMPORTANCE:
@@ -196,21 +203,27 @@ def _rcm(data: Data) -> np.ndarray:
     return place
 
 
+def _places(data: Data) -> Tensor:
+    """Rows and columns from 0 on, wherever the grid begins."""
+    return data.pos - data.pos.amin(0)
+
+
 def _raster(data: Data) -> Tensor:
-    row, column = data.pos.unbind(1)
+    row, column = _places(data).unbind(1)
     return row * (column.max() + 1) + column
 
 
 def _zigzag(data: Data) -> Tensor:
-    row, column = data.pos.unbind(1)
+    row, column = _places(data).unbind(1)
     width = column.max() + 1
     return row * width + torch.where(row % 2 == 0, column, width - 1 - column)
 
 
 def _hilbert(data: Data) -> Tensor:
     """Distance along a Hilbert curve over the smallest square of a power of two that holds the grid."""
-    row, column = (part.clone() for part in data.pos.unbind(1))
-    side = 1 << max(int(data.pos.max()).bit_length(), 1)
+    places = _places(data)
+    row, column = places.unbind(1)
+    side = 1 << max(int(places.max()).bit_length(), 1)
     distance = torch.zeros_like(row)
     half = side // 2
     while half:

@@ -16,7 +16,7 @@ from torch_geometric.transforms import BaseTransform
 
 from graphkit.ops import NeighborIndex, neighborhood_walks, ppr, spmm, visited_sets
 from graphkit.ops.csr import counts_to_ptr
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.utils.checks import check_choice, check_device, check_features, check_finite, check_int, check_range
 
 
 def chain_edges(length: int) -> Tensor:
@@ -40,6 +40,8 @@ def grid_edges(rows: int, columns: int, kernel: int = 3) -> Tensor:
         tensor([[0, 1],
                 [0, 0]])
     """
+    check_int(rows, "rows", 0)
+    check_int(columns, "columns", 0)
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel must be odd and positive (got {kernel})")
     row, column = (part.flatten() for part in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
@@ -55,13 +57,19 @@ def image_patches(images: Tensor, patch: int) -> Tensor:
     """``[N, C, H, W]`` to ``[N, n, C patch²]``: squares of pixels row by row; bytes become numbers from 0 to 1.
 
     Raises:
-        ValueError: sides that ``patch`` does not divide.
+        TypeError: neither bytes (uint8) nor floating point.
+        ValueError: another shape, sides that ``patch`` does not divide.
 
     Example:
         >>> image_patches(torch.tensor([[[[255, 0, 51], [0, 255, 0]]]], dtype=torch.uint8), 1)[0, :3, 0]
         tensor([1.0000, 0.0000, 0.2000])
     """
+    if images.dim() != 4:
+        raise ValueError(f"images must have shape [N, C, H, W] (got {list(images.shape)})")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"images must be bytes (uint8), 0 to 255, or floating point (got {images.dtype})")
     count, channels, height, width = images.shape
+    check_int(patch, "patch", 1)
     if height % patch or width % patch or not height * width:
         raise ValueError(f"image must have sides that patch={patch} divides (got {height} x {width})")
     rows, columns = height // patch, width // patch
@@ -215,7 +223,7 @@ class EventTokens(BaseTransform):
 
     Raises:
         TypeError: no ``TemporalData``.
-        ValueError: ``size`` below 1, or no events.
+        ValueError: ``size`` below 1, no events, or times or messages that are not finite.
 
     Example:
         >>> src, dst, t = torch.tensor([[4, 2, 4], [0, 0, 1], [5, 6, 9]])
@@ -231,6 +239,9 @@ class EventTokens(BaseTransform):
             raise TypeError(f"data must be a torch_geometric.data.TemporalData (got {type(data).__name__})")
         if not data.num_events:
             raise ValueError("data must hold events (got none)")
+        for name in ("t", "msg"):
+            if isinstance(getattr(data, name, None), Tensor):
+                check_finite(getattr(data, name), f"data.{name}")
         order = torch.argsort(data.t, stable=True)
         order = order[torch.argsort(data.src[order], stable=True)]
         node, count = data.src[order].unique_consecutive(return_counts=True)
@@ -269,7 +280,8 @@ class HopTokens(BaseTransform):
         - **output:** the same with ``x`` ``[N (K + 1), F]``, ``order``, ``ptr`` ``[N + 1]`` and the edges of chains
 
     Raises:
-        ValueError: ``num_hops`` below 0, no features or no edges.
+        ValueError: ``num_hops`` below 0, no features, ones that are not finite, no edges, or an edge without its other
+            direction.
 
     Example:
         >>> data = Data(x=torch.eye(3), edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -282,6 +294,8 @@ class HopTokens(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         x, graph = _graph(data)
+        if not bool(graph.has_edge(graph.col, graph.row).all()):
+            raise ValueError("data.edge_index must hold both directions of each edge; see ToUndirected")
         x = x.to_dense() if x.is_sparse_csr else x
         scale = (graph.degree.to(x.dtype) + 1).rsqrt()[:, None]
         hops = [x]
@@ -312,7 +326,7 @@ class PPRTokens(BaseTransform):
           edges of chains
 
     Raises:
-        ValueError: a number out of range, no features or no edges.
+        ValueError: a number out of range, no features, ones that are not finite, or no edges.
 
     Example:
         >>> data = Data(x=torch.eye(3), edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -367,7 +381,7 @@ class RandomWalkTokens(BaseTransform):
           the sets: ``token_ptr`` ``[N (s m + 1) + 1]``, ``token_node``
 
     Raises:
-        ValueError: a number out of range, no features or no edges.
+        ValueError: a number out of range, no features, ones that are not finite, or no edges.
 
     Example:
         >>> data = Data(x=torch.eye(3), edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -416,18 +430,25 @@ def _with(data: Data, taken: str, fields: dict[str, Tensor]) -> Data:
 def _graph(data: Data) -> tuple[Tensor, NeighborIndex]:
     if data.x is None or data.edge_index is None:
         missing = [name for name in ("x", "edge_index") if getattr(data, name) is None]
-        raise ValueError(f"data must have x and edge_index (missing: {', '.join(missing)})")
+        remedy = "; RandomWalkEncoding makes features of edges" if data.x is None else ""
+        raise ValueError(f"data must have x and edge_index (missing: {', '.join(missing)}){remedy}")
+    check_device(x=data.x, edge_index=data.edge_index)
+    check_features(data.x, "data.x")
     return data.x, NeighborIndex(data.edge_index, data.x.size(0))
 
 
+_REPLACED = ("x", "num_nodes", "batch", "ptr", "order", "time", "pos", "grid_size")
+
+
 def _sequences(data: Data, x: Tensor, length: Tensor) -> Data:
-    """One chain of tokens for each node of ``data``."""
+    """One chain of tokens for each node of ``data``. What belonged to its edges, and the places of its nodes, stay
+    behind."""
     ptr = counts_to_ptr(length.to(x.device))
     place = torch.arange(x.size(0), device=x.device)
     order = place - torch.repeat_interleave(ptr[:-1], length.to(x.device), output_size=x.size(0))
     later = place[order > 0]
     out = Data(
-        **{name: value for name, value in data.to_dict().items() if name not in ("x", "edge_index", "num_nodes")}
+        **{name: value for name, value in data.to_dict().items() if name not in _REPLACED and "edge" not in name}
     )
     out.x = x
     out.edge_index = torch.stack([torch.cat([later - 1, later]), torch.cat([later, later - 1])])

@@ -73,6 +73,64 @@ def check_features(x: Tensor, name: str = "x") -> Tensor:
     return x
 
 
+def check_like(x: Tensor, weight: Tensor | None, name: str = "x") -> Tensor:
+    """Return ``x`` if it is a floating tensor that layers with ``weight`` take: of its device and, but for autocast,
+    its dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor (got {type(x).__name__})")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point (got {x.dtype}); convert with .float()")
+    if weight is not None:
+        check_device(weights=weight, **{name: x})
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"{name} is {x.dtype}, but the weights are {weight.dtype}; convert one with .to(...)")
+    return x
+
+
+def check_rows(x: Tensor, channels: int, weight: Tensor | None = None, name: str = "x") -> Tensor:
+    """Return ``x`` if it is a matrix ``[N, channels]`` that layers with ``weight`` take, see :func:`check_like`."""
+    if not isinstance(x, Tensor) or x.dim() != 2 or x.size(1) != channels:
+        got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name} must have shape [N, {channels}] (got {got})")
+    return check_like(x, weight, name)
+
+
+def check_device(**values: object) -> None:
+    """Check that those of the named values that are tensors are on one device.
+
+    Example:
+        >>> check_device(x=torch.zeros(3), batch=None)
+    """
+    first: tuple[str, torch.device] | None = None
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            first = first or (name, value.device)
+            if value.device != first[1]:
+                raise ValueError(f"{name} is on {value.device}, {first[0]} on {first[1]}; move one with .to(...)")
+
+
+def check_mask(mask: Tensor, shape: Sequence[int], meaning: str, name: str = "mask") -> Tensor:
+    """Return ``mask`` if it is bool and broadcasts to ``shape``; ``meaning`` says what True is."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{name} must be bool, True for {meaning} (got {got})")
+    sizes = zip(reversed(mask.shape), reversed(shape), strict=False)
+    if mask.dim() > len(shape) or any(size not in (1, full) for size, full in sizes):
+        raise ValueError(f"{name} must broadcast to {list(shape)} (got {list(mask.shape)})")
+    return mask
+
+
+def check_finite(x: Tensor, name: str = "x") -> Tensor:
+    """Return ``x`` if it holds neither NaN nor infinity; on a GPU, where a look would wait, and in a compiled graph
+    in any case."""
+    if x.device.type == "cpu" and x.is_floating_point() and not torch.compiler.is_compiling():
+        finite = torch.isfinite(x)
+        if not bool(finite.all()):
+            bad = (~finite).nonzero()[0].tolist()
+            raise ValueError(f"{name} holds {float(x[tuple(bad)])} at {bad}; clean or impute it first")
+    return x
+
+
 def check_range(
     value: float, name: str, low: float = -math.inf, high: float = math.inf, *, low_open: bool = False
 ) -> float:

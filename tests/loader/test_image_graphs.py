@@ -95,3 +95,17 @@ def test_without_edges_the_rest_is_the_same():
 def test_wrong_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ImageGraphs(torch.tensor([0, torch.nan]).view(2, 1, 1, 1)), ValueError, "images holds nan at"),
+        (lambda: ImageGraphs(torch.ones(2, 1, 2, 2).long()), TypeError, "bytes .uint8., 0 to 255"),
+        (lambda: ImageGraphs(torch.ones(2, 1, 2, 2), y=[0, 1]), TypeError, "y must be a torch.Tensor"),
+        (lambda: ImageGraphs(torch.ones(2, 1, 2, 2), pos=torch.ones(2, 2)), ValueError, "other names than"),
+    ],
+)
+def test_what_is_no_set_of_images(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

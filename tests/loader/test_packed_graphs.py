@@ -109,3 +109,38 @@ def test_loader_goes_through_all_graphs_in_an_order_of_its_seed():
 def test_wrong_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: PackedGraphs([Data(x=torch.ones(1, n)) for n in (1, 2)]), ValueError, "the same widths"),
+        (
+            lambda: PackedGraphs([Data(x=torch.ones(3, 1), edge_index=torch.tensor([[0], [9]]))]),
+            IndexError,
+            "its 3 nodes",
+        ),
+        (lambda: sequences(torch.tensor([0, 2, 1])), ValueError, "ptr must ascend"),
+        (lambda: sequences(torch.tensor([0, 1, 2])), ValueError, "number of tokens 3"),
+        (lambda: sequences(torch.tensor([0.0, 3.0])), ValueError, "vector of int64"),
+        (lambda: sequences(torch.tensor([0, 1, 3]), [[0], [2]]), ValueError, "link nodes of one graph each"),
+        (lambda: sequences(torch.tensor([0, 1, 3]), [[0], [3]]), IndexError, "node id 3"),
+        (lambda: GraphLoader(molecules(), index=[0]), TypeError, "got list"),
+        (lambda: GraphLoader(molecules(), index=torch.tensor([True])), TypeError, "of a mask, mask.nonzero"),
+        (lambda: GraphLoader(molecules(), index=torch.tensor([99])), IndexError, "index must be in"),
+    ],
+)
+def test_what_cannot_be_packed(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def sequences(ptr: torch.Tensor, edges: list | None = None) -> PackedGraphs:
+    edge_index = None if edges is None else torch.tensor(edges)
+    return PackedGraphs(Data(x=torch.ones(3, 1), ptr=ptr, edge_index=edge_index))
+
+
+def test_no_ids_are_no_batches():
+    loader = GraphLoader(molecules(), index=torch.empty(0, dtype=torch.int64))
+    assert len(loader) == 0
+    assert list(loader) == []

@@ -290,3 +290,28 @@ def test_wrong_arguments():
         pass
     with pytest.raises(ValueError, match="leave k=1"), codes_blocked(model, {"convs.0": torch.arange(4)}):
         pass
+
+
+def test_what_is_not_a_number_does_not_become_a_code():
+    layer = CodebookLayer(4, num_codes=3).eval()
+    x = torch.randn(3, 4)
+    x[1, 2] = torch.nan
+    out = layer(x)
+    assert out[1].isnan().all()
+    assert torch.equal(out[[0, 2]], layer(x[[0, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda layer: layer(torch.ones(3, 4).long()), TypeError, "x must be floating point"),
+        (lambda layer: layer(torch.ones(3, 4).to("meta")), ValueError, "is on"),
+        (lambda layer: layer.start_from(torch.full((9, 4), torch.nan)), ValueError, "x holds nan"),
+        (lambda layer: layer.start_from(torch.ones(9, 3)), ValueError, r"x must have shape \[N, 4\]"),
+        (lambda layer: layer.replace_dead(torch.ones(0, 4)), ValueError, "must hold vectors to replace codes by"),
+        (lambda layer: layer.lookup(torch.zeros(1, 1, 1)), ValueError, "ids must be int64"),
+    ],
+)
+def test_vectors_that_do_not_fit(call, error, message):
+    with pytest.raises(error, match=message):
+        call(CodebookLayer(4, num_codes=3))

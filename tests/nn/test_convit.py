@@ -172,3 +172,16 @@ def test_heads_look_farther_as_their_gates_close():
 def test_wrong_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: GatedPositionalAttention(4, locality=float("nan")), ValueError, "locality must be in"),
+        (lambda: TransformerBlock(SelfAttention(4), mlp_ratio=0), ValueError, "mlp_ratio"),
+        (lambda: small()(torch.ones(4, 4), grid(2, 2)), TypeError, "but the weights are"),
+    ],
+)
+def test_numbers_that_make_no_model(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

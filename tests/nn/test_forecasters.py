@@ -148,3 +148,18 @@ def test_neighbours_are_heard_along_edges_and_windows_do_not_meet(gnn):
 def test_wrong_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("x", "marks", "error", "message"),
+    [
+        (torch.full((1, 8, 1), torch.nan), None, ValueError, "x holds nan at"),
+        (torch.ones(1, 8, 1).long(), None, TypeError, "x must be floating point"),
+        (torch.ones(1, 8, 1).double(), None, TypeError, "but the weights are torch.float32"),
+        (None, None, TypeError, "x must be a torch.Tensor"),
+        (torch.ones(1, 8, 1), torch.ones(1, 8, 2).to("meta"), ValueError, "marks is on meta, x on cpu"),
+    ],
+)
+def test_windows_that_cannot_be_read(x, marks, error, message):
+    with pytest.raises(error, match=message):
+        LinearForecast(8, 4)(x, marks)

@@ -105,3 +105,9 @@ def test_decays_to_compare_with():
 def test_wrong_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("expand", [0.0, float("nan"), -1.0])
+def test_a_share_of_channels_is_positive(expand):
+    with pytest.raises(ValueError, match="expand_k must be in"):
+        GatedLinearAttention(8, expand_k=expand)

@@ -344,3 +344,25 @@ def test_a_stack_is_its_parts():
             h = stack.mixers[layer].mix_images(h) if blocks != "conv" else h
             h = stack.convs[layer](h) if blocks != "mlp" else h
         torch.testing.assert_close(stack(images), images + stack.head(h.permute(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: MAXIM(1, 4, depth=1, block=2, grid=2)(torch.rand(1, 1, 0, 4)), ValueError, "H and W > 0"),
+        (lambda: MAXIM(1, 4, depth=1, block=2, grid=2)(torch.rand(1, 1, 4, 4).double()), TypeError, "images is"),
+        (lambda: RestorationStack(1, 4, block=2)(torch.ones(1, 1, 4, 4).byte()), TypeError, "must be floating point"),
+        (lambda: MultiAxisGatedMLP(4, 2).mix_images(torch.rand(4, 4, 4)), ValueError, r"images \[B, H, W, 4\]"),
+        (lambda: AxisGatedMLP(4, 2).mix_images(torch.rand(1, 4, 4, 3)), ValueError, r"images \[B, H, W, 4\]"),
+        (lambda: CrossGating(4, 2)(torch.rand(6, 3), torch.rand(6, 4)), ValueError, r"x must have shape \[N, 4\]"),
+        (lambda: CrossGating(4, 2).mix_images(*[torch.rand(1, 4, 4, 3)] * 2), ValueError, r"images \[B, H, W, 4\]"),
+        (
+            lambda: OnGrids(RestorationStack(1, 4))(torch.rand(0, 1), Data(pos=torch.zeros(0, 2).long())),
+            ValueError,
+            "tokens",
+        ),
+    ],
+)
+def test_images_that_do_not_fit(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

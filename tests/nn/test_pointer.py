@@ -341,3 +341,47 @@ X, PTR = random(5, 2), torch.tensor([0, 2, 5])
 def test_wrong_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+POINTS, STARTS, ANSWERS = torch.rand(7, 2), torch.tensor([0, 3, 7]), torch.tensor([[0, 2, 1, -1], [3, 0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: PointerNetwork(2, 4)(POINTS, STARTS, None),
+            ValueError,
+            "a row of places for each of 2 graphs .got NoneType",
+        ),
+        (lambda: PointerNetwork(2, 4)(POINTS, STARTS, ANSWERS.to("meta")), ValueError, "is on"),
+        (lambda: PointerNetwork(2, 4).decode(POINTS * torch.nan, STARTS), ValueError, "x holds nan"),
+        (lambda: PointerNetwork(2, 4)(POINTS.long(), STARTS, ANSWERS), TypeError, "x must be floating point"),
+        (lambda: along(torch.tensor([[0], [4]])), ValueError, "of graphs 0 and 1"),
+        (lambda: along(torch.tensor([[0], [9]])), IndexError, "node id 9"),
+        (
+            lambda: along(torch.tensor([[0], [1]])),
+            ValueError,
+            "must follow edges .got .0, 2, 1, -1.: no edge from 0 to 2",
+        ),
+        (
+            lambda: AdditivePointer(4, 4, 8)(torch.ones(2, 3, 5), torch.ones(2, 5, 4)),
+            ValueError,
+            "query must have shape",
+        ),
+        (lambda: AdditivePointer(4, 4, 8)(torch.ones(3, 3, 4), torch.ones(2, 5, 4)), ValueError, "2 sets of keys"),
+        (
+            lambda: AdditivePointer(4, 4, 8)(torch.ones(2, 3, 4), torch.ones(2, 5, 4), torch.ones(2, 3, 4).bool()),
+            ValueError,
+            r"mask must broadcast to \[2, 3, 5\] \(got \[2, 3, 4\]\)",
+        ),
+    ],
+)
+def test_what_cannot_be_pointed_at(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def along(edge_index: torch.Tensor) -> torch.Tensor:
+    tokens = TokenLayout(STARTS, edge_index=edge_index)
+    return PointerNetwork(2, 4, follow_edges=True)(POINTS, tokens, ANSWERS)

@@ -155,3 +155,8 @@ def test_a_layer_of_time_steps():
 def test_wrong_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_spikes_do_not_hide_that_a_number_is_none():
+    with pytest.raises(ValueError, match=r"x holds nan at \[1, 0\]"):
+        SpikeGPT(1, 8, 2)(torch.tensor([[0.0], [torch.nan]]))

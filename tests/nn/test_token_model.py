@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -19,8 +20,10 @@ from graphkit.nn import (
     MeanMixer,
     MixerBlock,
     MultiAxisGatedMLP,
+    NeighborDepthwiseConv,
     NiNBlock,
     Recurrent,
+    RWKVChannelMix,
     RWKVTimeMix,
     SelectableKANConv2d,
     SelectiveSSM,
@@ -184,3 +187,57 @@ def test_a_causal_model_cannot_see_what_comes():
 def test_wrong_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: TokenModel(4, 4, 2, MeanMixer)(None), ValueError, r"x must have shape \[N, 4\] \(got NoneType\)"),
+        (lambda: TokenModel(4, 4, 2, MeanMixer)(torch.ones(3, 4).long()), TypeError, "convert with .float"),
+        (
+            lambda: TokenModel(4, 4, 2, MeanMixer)(torch.ones(3, 4).double()),
+            TypeError,
+            "but the weights are torch.float32",
+        ),
+        (
+            lambda: TokenModel(4, 4, 2, MeanMixer).to("meta")(torch.ones(3, 4)),
+            ValueError,
+            "x is on cpu, weights on meta",
+        ),
+        (lambda: TokenModel(1, 4, 2, MeanMixer, num_embeddings=3)(torch.tensor([True])), ValueError, "a vector of ids"),
+        (lambda: TokenModel(4, 4, 2, "mean"), TypeError, "mixer must make a mixer of a width"),
+        (lambda: TokenModel(4, 4, 2, MeanMixer(4)), TypeError, "mixer must make a mixer of a width"),
+        (lambda: TokenModel(4, 4, 2, lambda c: torch.nn.Linear(c, c)), ValueError, "must make token mixers"),
+        (lambda: SelfAttention(4).to("meta")(torch.ones(3, 4)), ValueError, "x is on cpu, weights on meta"),
+        (lambda: SelfAttention(4)(torch.ones(3, 4).double()), TypeError, "but the weights are torch.float32"),
+        (lambda: SelfAttention(4)([[1.0] * 4]), ValueError, "got list"),
+    ],
+)
+def test_what_does_not_fit_the_weights(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        GatedLinearAttention,
+        SelectiveSSM,
+        lambda c: PGN(c, c, 2),
+        Recurrent,
+        partial(Recurrent, cell="lstm"),
+        SpikeGPTBlock,
+        RWKVChannelMix,
+    ],
+)
+def test_a_state_of_other_sequences(make):
+    mixer = make(8)
+    with pytest.raises(ValueError, match="state must be of the 2 sequences of x"):
+        mixer.step(torch.ones(2, 8), mixer.step(torch.ones(1, 8))[1])
+
+
+@pytest.mark.parametrize("edge", [[0, 9], [-1, 0]])
+@pytest.mark.parametrize("make", [NeighborDepthwiseConv, partial(GLAWindowConv, over="edges")])
+def test_edges_beyond_the_tokens(make, edge):
+    with pytest.raises(IndexError, match="edge_index holds node id"):
+        make(8)(torch.ones(3, 8), Data(edge_index=torch.tensor(edge)[:, None], num_nodes=3))

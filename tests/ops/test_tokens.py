@@ -105,3 +105,53 @@ def test_padding_of_equal_graphs_is_a_view():
 def test_wrong_layouts(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+GRID = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+ONE, TWO = torch.tensor([0, 6]), torch.tensor([0, 3, 6])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: TokenLayout([0, 6]), TypeError, r"ptr must be a torch.Tensor of int64 \(got list\)"),
+        (lambda: TokenLayout(torch.tensor([[0, 6]])), ValueError, "ptr must be a vector"),
+        (lambda: TokenLayout(ONE, key=[0] * 6), TypeError, r"key must be a torch.Tensor \(got list\)"),
+        (lambda: TokenLayout(ONE, pos=GRID.float()), TypeError, "pos must hold rows and columns, int64"),
+        (lambda: TokenLayout(ONE, key=torch.tensor([0, 1, torch.nan, 2, 3, 4])), ValueError, "got nan at token 2"),
+        (lambda: TokenLayout(ONE, pos=GRID.to("meta")), ValueError, "pos is on meta, ptr on cpu; move one"),
+        (lambda: TokenLayout.of(ONE.to("meta"), 6, torch.device("cpu")), ValueError, "tokens is on meta, x on cpu"),
+        (lambda: TokenLayout.of(Data(x=torch.ones(6, 1), batch=ONE.to("meta")), 6), ValueError, "batch is on meta"),
+        (lambda: TokenLayout.of(Data(x=torch.ones(2, 1), batch=torch.tensor([-1, 0])), 2), ValueError, "from 0 on"),
+        (
+            lambda: TokenLayout.of(Data(x=torch.ones(2, 1), batch=torch.zeros(2)), 2),
+            ValueError,
+            "batch must hold the graph",
+        ),
+        (
+            lambda: TokenLayout.of(Data(x=torch.ones(3, 1), batch=torch.tensor([0, 0])), 3),
+            ValueError,
+            "each of 3 nodes",
+        ),
+        (lambda: TokenLayout(ONE).sequence(torch.ones(7, 1)), ValueError, "a row for each of 6 tokens"),
+        (lambda: TokenLayout(TWO).pad(torch.ones(8, 1)), ValueError, "a row for each of 6 tokens"),
+        (lambda: TokenLayout(TWO).unpad(torch.ones(2, 4, 1)), ValueError, r"h must have shape \[2, 3, ...\]"),
+        (lambda: TokenLayout(TWO).mean(torch.ones(8, 1)), ValueError, "a row for each of 6 tokens"),
+        (lambda: TokenLayout(ONE, pos=GRID).from_canvas(torch.ones(1, 3, 2, 1)), ValueError, "images of shape"),
+        (lambda: TokenLayout(ONE, pos=GRID, grid_size=torch.tensor([[2, 3]])).windows(0), ValueError, "size must be"),
+        (lambda: TokenLayout(ONE).check_edges(), ValueError, "must have edge_index"),
+        (lambda: TokenLayout(ONE, edge_index=torch.zeros(2, 3)).check_edges(), TypeError, "must be int64"),
+        (lambda: TokenLayout(ONE, edge_index=torch.tensor([[0], [6]])).check_edges(), IndexError, "node id 6"),
+        (lambda: TokenLayout(TWO, edge_index=torch.tensor([[0], [4]])).check_edges(), ValueError, "of graphs 0 and 1"),
+    ],
+)
+def test_what_is_no_layout(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_where_a_grid_begins_makes_no_difference():
+    shuffled = torch.tensor([4, 0, 5, 2, 1, 3])
+    for start in (0, -1, -7, 5):
+        layout = TokenLayout.of(Data(pos=GRID[shuffled] + start, num_nodes=6), 6)
+        assert layout.sequence(shuffled).tolist() == list(range(6))

@@ -93,3 +93,19 @@ def test_wrong_input():
         SortTokens("hilbert")(Data(x=torch.ones(2, 1)))
     with pytest.raises(ValueError, match="must have num_nodes"):
         SortTokens("random")(Data())
+
+
+@pytest.mark.parametrize("key", ["raster", "zigzag", "hilbert"])
+def test_where_a_grid_begins_makes_no_difference(key):
+    pos = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    want = SortTokens(key)(Data(pos=pos, num_nodes=16)).order
+    for start in (-1, -6, 9):
+        assert SortTokens(key)(Data(pos=pos + start, num_nodes=16)).order.tolist() == want.tolist()
+    with pytest.raises(ValueError, match=r"data\.pos must hold the row and column"):
+        SortTokens(key)(Data(pos=pos.float(), num_nodes=16))
+
+
+@pytest.mark.parametrize("key", ["degree", "pagerank", "eigenvector", "bfs", "rcm", "fiedler", "hilbert"])
+def test_no_nodes_have_no_order(key):
+    empty = torch.empty(0, 2, dtype=torch.int64)
+    assert SortTokens(key)(Data(edge_index=empty.t(), pos=empty, num_nodes=0)).order.tolist() == []

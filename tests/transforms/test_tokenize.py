@@ -19,7 +19,7 @@ from graphkit.transforms import (
     SeriesTokens,
     TableTokens,
 )
-from graphkit.transforms.tokenize import grid_edges
+from graphkit.transforms.tokenize import grid_edges, image_patches
 
 
 def ring(num_nodes: int = 12) -> Data:
@@ -157,3 +157,57 @@ def test_walk_tokens_lie_within_their_distance_and_find_all_of_it():
 def test_wrong_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+PATH = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+
+
+@pytest.mark.parametrize("transform", [HopTokens(2), PPRTokens(1), RandomWalkTokens(1, 1, 2)])
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"x": torch.eye(3) * torch.nan}, ValueError, "data.x holds nan at"),
+        ({"x": torch.eye(3).long()}, TypeError, "data.x must be floating point"),
+        ({"x": torch.ones(3)}, ValueError, "data.x must be a matrix"),
+        ({"x": torch.eye(3).to("meta")}, ValueError, "edge_index is on cpu, x on meta"),
+        ({"num_nodes": 3}, ValueError, "missing: x.; RandomWalkEncoding makes features"),
+    ],
+)
+def test_graphs_that_cannot_be_tokenized(transform, fields, error, message):
+    with pytest.raises(error, match=message):
+        transform(Data(edge_index=PATH, **fields))
+
+
+def test_hops_need_both_directions():
+    with pytest.raises(ValueError, match="both directions of each edge; see ToUndirected"):
+        HopTokens(1)(Data(x=torch.eye(3), edge_index=PATH[:, :1]))
+
+
+def test_sequences_of_nodes_leave_places_and_old_edges_behind():
+    graph = Data(
+        x=torch.eye(3), edge_index=PATH, edge_attr=torch.ones(4), pos=torch.zeros(3, 2).long(), y=torch.arange(3)
+    )
+    graph.batch = torch.zeros(3, dtype=torch.int64)
+    tokens = HopTokens(1)(graph)
+    assert sorted(tokens.keys()) == ["edge_index", "order", "ptr", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: image_patches(torch.ones(1, 4, 4), 2), ValueError, "images must have shape"),
+        (lambda: image_patches(torch.ones(1, 1, 4, 4), 0), ValueError, "patch must be in"),
+        (lambda: image_patches(torch.ones(1, 1, 4, 4).long(), 2), TypeError, "images must be bytes"),
+        (lambda: grid_edges(-1, 2), ValueError, "rows must be in"),
+        (lambda: EventTokens()(events(msg=torch.tensor([[torch.nan]]))), ValueError, "data.msg holds nan"),
+        (lambda: EventTokens()(events(t=torch.tensor([torch.inf]))), ValueError, "data.t holds inf"),
+    ],
+)
+def test_what_is_not_finite_or_of_another_shape(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def events(**fields: torch.Tensor) -> TemporalData:
+    zero = torch.zeros(1, dtype=torch.int64)
+    return TemporalData(**{"src": zero, "dst": zero, "t": zero, **fields})

@@ -13,7 +13,15 @@ from graphkit.nn.mixer.attention import SelfAttention
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.nn.models.token_model import TokenModel
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int
+from graphkit.utils.checks import (
+    INDEX_DTYPES,
+    check_choice,
+    check_device,
+    check_finite,
+    check_int,
+    check_mask,
+    check_rows,
+)
 
 # Numbers in a block of queries by keys by channels, so that memory does not grow with the length of the answers.
 _BLOCK = 2**24
@@ -37,7 +45,7 @@ class AdditivePointer(nn.Module):
         - **output:** ``[B, m, n]`` logits, -inf where there is no candidate
 
     Raises:
-        ValueError: a width below 1.
+        ValueError: a width below 1; in a call, shapes that do not fit.
         TypeError: a mask that is not bool.
 
     Example:
@@ -63,8 +71,14 @@ class AdditivePointer(nn.Module):
 
     def score(self, query: Tensor, projected: Tensor, mask: Tensor | None = None) -> Tensor:
         """The logits from keys that went through ``lin_key`` already, ``[B, n, hidden]``."""
-        if mask is not None and mask.dtype != torch.bool:
-            raise TypeError(f"mask must be bool, True for candidates (got {mask.dtype})")
+        width, shape = self.lin_query.in_features, [*query.shape[:-1], *projected.shape[1:-1]]
+        if query.dim() != 3 or query.size(2) != width or projected.dim() != 3 or query.size(0) != projected.size(0):
+            raise ValueError(
+                f"query must have shape [B, m, {width}] and keys [B, n, {self.lin_key.in_features}] "
+                f"(got {list(query.shape)}, and {projected.size(0)} sets of keys)"
+            )
+        if mask is not None:
+            check_mask(mask, shape, "candidates")
         wanted = self.lin_query(query)
         rows = max(1, _BLOCK // max(1, projected.numel()))
         parts = [
@@ -111,8 +125,8 @@ class PointerNetwork(nn.Module):
           nodes, the last column being the end, -inf where there is no candidate
 
     Raises:
-        ValueError: a number out of range, a graph without nodes, a target outside its graph or repeated under
-            ``unique``, missing edges, an encoder of another width.
+        ValueError: a number out of range, a graph without nodes, features that are not finite, a target outside its
+            graph, repeated under ``unique`` or against ``follow_edges``, missing edges, an encoder of another width.
 
     Example:
         >>> model = PointerNetwork(2, 16)
@@ -269,21 +283,26 @@ class PointerNetwork(nn.Module):
     # What both share ---------------------------------------------------------------------------------------------
 
     def _layout(self, x: Tensor, tokens: Any) -> TokenLayout:
-        if x.dim() != 2 or x.size(1) != self.in_channels:
-            raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
+        check_finite(check_rows(x, self.in_channels, self.decoder.weight_hh_l0))  # type: ignore[arg-type]
         layout = TokenLayout.of(tokens, x.size(0), x.device)
         if layout.num_graphs == 0 or (layout.ptr.device.type == "cpu" and not bool(layout.length.all())):
             raise ValueError("every graph must have a node to point at (got one without)")
-        if self.follow_edges and layout.edge_index is None:
-            raise ValueError("tokens must have edge_index [2, E] with follow_edges=True (got none)")
+        if self.follow_edges:
+            if layout.edge_index is None:
+                raise ValueError("tokens must have edge_index [2, E] with follow_edges=True (got none)")
+            layout.check_edges()
         return layout
 
     def _check_target(self, layout: TokenLayout, target: Tensor) -> None:
-        if target.dim() != 2 or target.size(0) != layout.num_graphs or target.is_floating_point():
-            raise ValueError(
-                f"target must hold a row of places for each of {layout.num_graphs} graphs "
-                f"(got {list(target.shape)} {target.dtype})"
-            )
+        if (
+            not isinstance(target, Tensor)
+            or target.dim() != 2
+            or target.size(0) != layout.num_graphs
+            or target.dtype not in INDEX_DTYPES
+        ):
+            got = f"{list(target.shape)} {target.dtype}" if isinstance(target, Tensor) else type(target).__name__
+            raise ValueError(f"target must hold a row of places for each of {layout.num_graphs} graphs (got {got})")
+        check_device(target=target, ptr=layout.ptr)
         if target.device.type != "cpu":  # a GPU is not waited for
             return
         if bool(((target < -1) | (target >= layout.length[:, None])).any()):
@@ -351,9 +370,21 @@ class PointerNetwork(nn.Module):
         if self.follow_edges and steps > 1:
             place = before.clamp(min=0)[..., None].expand(-1, -1, longest)
             reached = self._adjacency(layout).gather(1, place)
+            self._check_path(target[:, :steps], reached)
             nodes = torch.cat([nodes[:, :1], nodes[:, 1:] & reached], dim=1)
         end = torch.full((*nodes.shape[:2], 1), self.end_token, device=nodes.device)
         return torch.cat([nodes, end], dim=2)
+
+    def _check_path(self, target: Tensor, reached: Tensor) -> None:
+        """Each node of the answers is a neighbour of the one before; a GPU is not waited for."""
+        after = target[:, 1:]
+        lost = ~reached[:, : after.size(1)].gather(2, after.clamp(min=0)[..., None])[..., 0] & (after >= 0)
+        if target.device.type == "cpu" and bool(lost.any()):
+            row, step = (int(i) for i in lost.nonzero()[0])
+            raise ValueError(
+                f"target[{row}] must follow edges (got {target[row].tolist()}: no edge from {int(target[row, step])} "
+                f"to {int(target[row, step + 1])})"
+            )
 
     def _adjacency(self, layout: TokenLayout) -> Tensor:
         """``[B, L, L]`` True from a node to its out-neighbours, in reading order."""

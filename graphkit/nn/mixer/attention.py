@@ -9,7 +9,7 @@ from torch_geometric.utils import softmax
 
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int, check_probabilities
+from graphkit.utils.checks import check_choice, check_int, check_probabilities, check_range
 
 
 class SelfAttention(TokenMixer):
@@ -127,7 +127,8 @@ class GatedPositionalAttention(TokenMixer):
         super().__init__()
         self.over = check_choice(over, "over", ("all", "edges"))
         self.in_channels = self.out_channels = check_int(channels, "channels", 1)
-        self.heads, self.locality, self.local_init = check_int(heads, "heads", 1), locality, local_init
+        self.heads, self.local_init = check_int(heads, "heads", 1), local_init
+        self.locality = check_range(locality, "locality", 0)
         if channels % heads:
             raise ValueError(f"channels must be a multiple of heads={heads} (got {channels})")
         self.lin_qk = nn.Linear(channels, 2 * channels, bias=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkit.nn.mixer.token_mixer import TokenMixer
+from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
 from graphkit.ops.scan import gla_scan
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_int, check_range
@@ -74,7 +74,10 @@ class GatedLinearAttention(TokenMixer):
         self.gate_tau = check_range(gate_tau, "gate_tau", 0, low_open=True)
         self.decay = check_choice(decay, "decay", ("gated", "constant", "none"))
         self.init = check_choice(init, "init", ("normal", "xavier_small"))
-        keys, values = int(channels * expand_k), int(channels * expand_v)
+        keys, values = (
+            int(channels * check_range(expand, name, 0, low_open=True))
+            for name, expand in (("expand_k", expand_k), ("expand_v", expand_v))
+        )
         for name, width in (("expand_k", keys), ("expand_v", values)):
             if width < 1 or width % heads:
                 raise ValueError(f"channels * {name} must be a multiple of heads={heads} (got {width})")
@@ -137,6 +140,7 @@ class GatedLinearAttention(TokenMixer):
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.bidirectional:
             raise ValueError("a bidirectional mixer reads from both ends and cannot go token by token")
+        check_state(None if state is None else state.size(0), x)
         q, k, v, gate = self._parts(x)
         written = k[..., None] * v[:, :, None]
         state = written if state is None else gate.view_as(k).exp()[..., None] * state + written

@@ -13,7 +13,7 @@ from torch_geometric.utils import scatter, softmax
 
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_int, check_probabilities, check_range
+from graphkit.utils.checks import check_features, check_int, check_mask, check_probabilities, check_range, check_rows
 
 
 def hopfield_retrieve(
@@ -46,7 +46,7 @@ def hopfield_retrieve(
         - ``[..., S, N]`` weights of the patterns in the last retrieval
 
     Raises:
-        ValueError: ``beta`` not positive, ``steps`` below 1.
+        ValueError: ``beta`` not positive, ``steps`` below 1, shapes that do not fit.
         TypeError: a mask that is not bool.
 
     Example:
@@ -59,8 +59,14 @@ def hopfield_retrieve(
         check_range(beta, "beta", 0, low_open=True)
     elif beta.device.type == "cpu" and not bool((beta > 0).all()):  # a GPU is not waited for
         raise ValueError(f"beta must be positive (got {float(beta.min())})")
-    if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, True for patterns that are there (got {mask.dtype})")
+    shape = (*torch.broadcast_shapes(state.shape[:-2], stored.shape[:-2]), state.size(-2), stored.size(-2))
+    if state.size(-1) != stored.size(-1) or (values is not None and values.shape[:-1] != stored.shape[:-1]):
+        raise ValueError(
+            "state [..., S, d] and stored [..., N, d] must have one width, and values a row a pattern (got "
+            f"{list(state.shape)}, {list(stored.shape)} and {None if values is None else list(values.shape)})"
+        )
+    if mask is not None:
+        check_mask(mask, shape, "patterns that are there")
 
     def weigh(query: Tensor) -> Tensor:
         score = beta * (query @ stored.mT)
@@ -151,8 +157,11 @@ class Association(nn.Module):
         self.heads, self.steps = check_int(heads, "heads", 1), check_int(steps, "steps", 0)
         self.hidden_channels = check_int(hidden_channels, "hidden_channels", 1)
         check_probabilities(dropout=dropout)
-        given = [hidden_channels**-0.5] if beta is None else [beta] if isinstance(beta, (int, float)) else list(beta)
-        if len(given) not in (1, heads) or min(given) <= 0:
+        many = isinstance(beta, Sequence) and not isinstance(beta, str)
+        given: list[Any] = [hidden_channels**-0.5] if beta is None else list(beta) if many else [beta]  # type: ignore[arg-type]
+        for number in given:
+            check_range(number, "beta", 0, low_open=True)
+        if len(given) not in (1, heads):
             raise ValueError(f"beta must be positive, one number or one for each of the {heads} heads (got {beta})")
         self.register_buffer("beta", torch.tensor(given, dtype=torch.get_default_dtype()).view(-1, 1, 1))
         width = heads * hidden_channels
@@ -330,11 +339,13 @@ class HopfieldPooling(Aggregation):
         dim: int = -2,
         max_num_elements: int | None = None,
     ) -> Tensor:
-        if x.dim() != 2 or x.size(1) != self.in_channels:
-            raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
+        check_rows(x, self.in_channels, self.query)
         if ptr is None and index is not None:
-            if bool((index[1:] < index[:-1]).any()):
-                raise ValueError("index must be ascending, each graph's nodes together (got one that is not)")
+            if index.shape != x.shape[:1] or bool((index.diff(prepend=index.new_zeros(1)) < 0).any()):
+                raise ValueError(
+                    f"index must be ascending from 0, one for each of {x.size(0)} rows, each graph's nodes together "
+                    f"(got {index[:10].tolist()}{', ...' if index.numel() > 10 else ''})"
+                )
             size = dim_size if dim_size is not None else int(index[-1]) + 1 if index.numel() else 0
             ptr = torch.searchsorted(index, torch.arange(size + 1, device=x.device))
         layout = TokenLayout.of(ptr, x.size(0), x.device)
@@ -421,12 +432,15 @@ class HopfieldMemory(nn.Module):
         """
         if x.shape != self.stored.shape:
             raise ValueError(f"x must have shape {list(self.stored.shape)}, a row a pattern (got {list(x.shape)})")
+        check_features(x)
         if y is not None:
             if self.targets is None:
                 raise ValueError("y needs a memory with targets=True (got targets=False)")
             if y.dim() == 1 and not y.is_floating_point():
                 if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.out_channels:
-                    raise ValueError(f"y must hold classes in [0, {self.out_channels}) (got {int(y.max())})")
+                    raise ValueError(
+                        f"y must hold classes in [0, {self.out_channels}) (got {int(y.min())} to {int(y.max())})"
+                    )
                 y = F.one_hot(y, self.out_channels)
             if y.shape != self.targets.shape:
                 raise ValueError(f"y must have shape {list(self.targets.shape)} (got {list(y.shape)})")
@@ -434,8 +448,7 @@ class HopfieldMemory(nn.Module):
         self.stored.copy_(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 2 or x.size(1) != self.in_channels:
-            raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
+        check_rows(x, self.in_channels, self.stored)
         if self.targets is None:
             return self.association(x[None], self.stored[None], None)[0]
         return self.association.weights(x[None], self.stored[None], None)[0].mean(0) @ self.targets

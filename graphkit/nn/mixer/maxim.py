@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int
+from graphkit.utils.checks import check_choice, check_int, check_like, check_rows
 
 AXES = ("block", "grid")
 
@@ -71,6 +71,11 @@ class TokenWindows:
 
     def join(self, h: Tensor) -> Tensor:
         return h.reshape(-1, h.size(-1)).index_select(0, self.slot)
+
+
+def _check_images(x: Tensor, channels: int, weight: Tensor, name: str = "x") -> None:
+    if check_like(x, weight, name).dim() != 4 or x.size(3) != channels:
+        raise ValueError(f"{name} must be images [B, H, W, {channels}] (got {list(x.shape)})")
 
 
 def initialize(linear: nn.Module, bias: float = 0.0) -> None:
@@ -162,6 +167,7 @@ class AxisGatedMLP(TokenMixer):
 
     def mix_images(self, x: Tensor) -> Tensor:
         """Mix images ``[B, H, W, channels]``."""
+        _check_images(x, self.in_channels, self.lin_in.weight)
         return self._mixed(x, ImageWindows(x.shape, self.size, self.axis))
 
     def _mixed(self, x: Tensor, windows: Windows) -> Tensor:
@@ -224,6 +230,7 @@ class MultiAxisGatedMLP(TokenMixer):
 
     def mix_images(self, x: Tensor) -> Tensor:
         """Mix images ``[B, H, W, channels]``."""
+        _check_images(x, self.in_channels, self.lin_in.weight)
         u, v = self._halves(x)
         return self._joined(x, self.grid.mix_images(u), self.block.mix_images(v))
 
@@ -314,6 +321,8 @@ class CrossGating(nn.Module):
     def forward(self, x: Tensor, y: Tensor, tokens: Any = None) -> tuple[Tensor, Tensor]:
         if x.dim() != 2 or y.dim() != 2 or x.size(0) != y.size(0):
             raise ValueError(f"x and y must be matrices of one row a token (got {list(x.shape)} and {list(y.shape)})")
+        check_rows(x, self.lin_x.in_features, self.lin_x.weight)
+        check_rows(y, self.lin_y.in_features, self.lin_y.weight, "y")
         layout = TokenLayout.of(tokens, x.size(0), x.device)
         block = TokenWindows(layout, self.block_size, "block")
         return self._gated(x, y, block, TokenWindows(layout, self.grid_size, "grid"))
@@ -322,6 +331,8 @@ class CrossGating(nn.Module):
         """Gate images ``[B, H, W, ...]``."""
         if x.shape[:-1] != y.shape[:-1]:
             raise ValueError(f"x and y must be images of one size (got {list(x.shape)} and {list(y.shape)})")
+        _check_images(x, self.lin_x.in_features, self.lin_x.weight)
+        _check_images(y, self.lin_y.in_features, self.lin_y.weight, "y")
         shape = torch.Size([*x.shape[:-1], self.channels])
         block = ImageWindows(shape, self.block_size, "block")
         return self._gated(x, y, block, ImageWindows(shape, self.grid_size, "grid"))

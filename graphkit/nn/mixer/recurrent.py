@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graphkit.nn.mixer.token_mixer import TokenMixer
+from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_int
 
@@ -47,6 +47,8 @@ class Recurrent(TokenMixer):
         return tokens.unpad(self.rnn(tokens.pad(x))[0])
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        known = state[0] if isinstance(state, tuple) else state
+        check_state(None if known is None else known.size(1), x)
         out, state = self.rnn(x[:, None], state)
         return out[:, 0], state
 

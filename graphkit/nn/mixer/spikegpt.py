@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from graphkit.nn.mixer.token_mixer import TokenMixer
+from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
 from graphkit.nn.spiking.lif import LIF
 from graphkit.ops.tokens import TokenLayout
 from graphkit.ops.wkv import empty_state, wkv_scan, wkv_step
@@ -98,6 +98,7 @@ class RWKVTimeMix(TokenMixer):
     def step(self, x: Tensor, state: TimeMixState | None = None) -> tuple[Tensor, TimeMixState]:
         if state is None:
             state = TimeMixState(torch.zeros_like(x), empty_state(x.size(0), x))
+        check_state(state.last.size(0), x)
         k, v, r = self._parts(x, state.last)
         out, sums = wkv_step(k, v, self.log_decay.exp(), self.bonus, state.sums)
         return self.lin_out(r * out), TimeMixState(x, sums)
@@ -163,6 +164,7 @@ class RWKVChannelMix(TokenMixer):
         return tokens.restore(self._mixed(x, tokens.previous(x)))
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        check_state(None if state is None else state.size(0), x)
         return self._mixed(x, torch.zeros_like(x) if state is None else state), x
 
     def extra_repr(self) -> str:

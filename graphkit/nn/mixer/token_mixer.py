@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_int
+from graphkit.utils.checks import check_int, check_rows
 
 
 class TokenMixer(nn.Module):
@@ -46,8 +46,10 @@ class TokenMixer(nn.Module):
             ``[N, out_channels]`` in the order of ``x``.
 
         Raises:
+            TypeError: features of another type than the weights.
             ValueError: features of another width, more tokens than the mixer can take, a missing position or missing
-                edges.
+                edges, edges between graphs, tensors on several devices.
+            IndexError: an edge beyond the tokens.
         """
         layout = self._checked(x, tokens)
         return self.mix(x, layout) if x.size(0) else x.new_zeros(0, self.out_channels)
@@ -59,11 +61,8 @@ class TokenMixer(nn.Module):
         return self.mix_last(x, layout) if x.size(0) else x.new_zeros(layout.num_graphs, self.out_channels)
 
     def _checked(self, x: Tensor, tokens: Any) -> TokenLayout:
-        if x.dim() != 2 or x.size(1) != self.in_channels:
-            raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
+        check_rows(x, self.in_channels, next(self.parameters(), None))
         layout = TokenLayout.of(tokens, x.size(0), x.device)
-        if layout.ptr.device != x.device:
-            raise ValueError(f"tokens is on {layout.ptr.device}, x on {x.device}; move one with .to(...)")
         if self.max_length is not None and layout.max_length > self.max_length:
             raise ValueError(
                 f"a graph has {layout.max_length} tokens, {type(self).__name__} takes at most {self.max_length}; "
@@ -73,8 +72,10 @@ class TokenMixer(nn.Module):
             raise ValueError(f"{type(self).__name__} needs pos [N, 2] (integer row and column) in tokens (got none)")
         if self.position == "time" and layout.time is None:
             raise ValueError(f"{type(self).__name__} needs time [N] in tokens (got none)")
-        if self.edges == "required" and layout.edge_index is None:
-            raise ValueError(f"{type(self).__name__} needs edge_index [2, E] in tokens (got none)")
+        if self.edges == "required":
+            if layout.edge_index is None:
+                raise ValueError(f"{type(self).__name__} needs edge_index [2, E] in tokens (got none)")
+            layout.check_edges()
         return layout
 
     def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
@@ -103,6 +104,12 @@ class TokenMixer(nn.Module):
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()
+
+
+def check_state(sequences: int | None, x: Tensor) -> None:
+    """Raise a ValueError where a state, if there is one, is of other sequences than the rows of ``x``."""
+    if sequences not in (None, x.size(0)):
+        raise ValueError(f"state must be of the {x.size(0)} sequences of x (got {sequences})")
 
 
 class MeanMixer(TokenMixer):

@@ -11,7 +11,7 @@ from graphkit.nn.dropout import StochasticDepth, drop_rates
 from graphkit.nn.mixer.attention import GatedPositionalAttention, SelfAttention
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int
+from graphkit.utils.checks import check_choice, check_int, check_range, check_rows
 
 # Heads.
 SIZES = {"tiny": 4, "small": 9, "base": 16}
@@ -41,7 +41,8 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, mixer: TokenMixer, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
-        channels, hidden = mixer.out_channels, int(mixer.out_channels * mlp_ratio)
+        channels = mixer.out_channels
+        hidden = check_int(int(channels * check_range(mlp_ratio, "mlp_ratio", 0)), "mlp_ratio * channels", 1)
         self.mixer = mixer
         self.mixer_norm, self.mlp_norm = nn.LayerNorm(channels, eps=1e-6), nn.LayerNorm(channels, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
@@ -164,11 +165,13 @@ class ConViT(nn.Module):
                 nn.init.trunc_normal_(vector, std=0.02)
 
     def forward(self, x: Tensor, tokens: Any = None) -> Tensor:
+        check_rows(x, self.in_channels, self.lin_out.weight)
         layout = TokenLayout.of(tokens, x.size(0), x.device)
-        if x.dim() != 2 or x.size(1) != self.in_channels:
-            raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
         if layout.max_length > self.position.num_embeddings:
-            raise ValueError(f"an image has {layout.max_length} patches, max_positions={self.position.num_embeddings}")
+            raise ValueError(
+                f"an image has {layout.max_length} patches, max_positions={self.position.num_embeddings}; "
+                "make it larger"
+            )
         h = self.embed(x) + self.position(layout.rank)
         for block in self.blocks[: self.local_layers]:
             h = block(h, layout)

@@ -20,7 +20,7 @@ from graphkit.nn.mixer.maxim import (
     layer_norm,
 )
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int
+from graphkit.utils.checks import check_choice, check_int, check_like
 
 BLOCKS = ("both", "mlp", "conv")
 
@@ -348,8 +348,7 @@ class MAXIM(nn.Module):
         _reset(self)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if images.dim() != 4 or images.size(1) != self.in_channels:
-            raise ValueError(f"images must have shape [B, {self.in_channels}, H, W] (got {list(images.shape)})")
+        _check_images(images, self.in_channels, next(self.parameters()))
         if images.size(2) % self.multiple or images.size(3) % self.multiple:
             raise ValueError(
                 f"images must have sides that are multiples of {self.multiple} for these block and grid sizes "
@@ -373,6 +372,12 @@ class MAXIM(nn.Module):
             f"{type(self).__name__}({self.in_channels}, {self.channels}, depth={self.depth}, "
             f"stages={len(self.stages)}, block={self.block}, grid={self.grid})"
         )
+
+
+def _check_images(images: Tensor, channels: int, weight: Tensor) -> None:
+    """Images ``[B, channels, H, W]`` with at least a pixel each."""
+    if check_like(images, weight, "images").dim() != 4 or images.size(1) != channels or 0 in images.shape[2:]:
+        raise ValueError(f"images must have shape [B, {channels}, H, W], H and W > 0 (got {list(images.shape)})")
 
 
 class RestorationStack(nn.Module):
@@ -426,8 +431,7 @@ class RestorationStack(nn.Module):
         _reset(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.dim() != 4 or images.size(1) != self.in_channels:
-            raise ValueError(f"images must have shape [B, {self.in_channels}, H, W] (got {list(images.shape)})")
+        _check_images(images, self.in_channels, self.stem.weight)
         h = _convolved(self.stem, images.permute(0, 2, 3, 1))
         for mixer, conv in zip_longest(self.mixers, self.convs):
             h = h if mixer is None else mixer.mix_images(h)  # type: ignore[operator]
@@ -445,6 +449,8 @@ def grid_images(tokens: TokenLayout, x: Tensor) -> Tensor:
     Raises:
         ValueError: no places, grids of different sizes, tokens missing.
     """
+    if not tokens.num_tokens:
+        raise ValueError("graphs must hold tokens to be images (got none)")
     images = tokens.to_canvas(x).permute(0, 3, 1, 2)
     cells = images.size(0) * images.size(2) * images.size(3)
     if cells != tokens.num_tokens:

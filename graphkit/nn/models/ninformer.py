@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from graphkit.nn.mixer.token_mlp import NiNBlock
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_int
+from graphkit.utils.checks import check_int, check_rows
 
 
 class NiNformer(nn.Module):
@@ -74,8 +74,7 @@ class NiNformer(nn.Module):
         self.lin_out.reset_parameters()
 
     def forward(self, x: Tensor, tokens: Any = None) -> Tensor:
-        if x.dim() != 2 or x.size(1) != self.in_channels:
-            raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
+        check_rows(x, self.in_channels, self.lin_out.weight)
         layout = TokenLayout.of(tokens, x.size(0), x.device)
         h = self.embed(x)
         for block in self.blocks:

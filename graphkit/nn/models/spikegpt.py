@@ -11,6 +11,7 @@ from graphkit.nn.mixer.spikegpt import SpikeGPTBlock
 from graphkit.nn.models.token_model import TokenModel
 from graphkit.nn.spiking.lif import Binarize
 from graphkit.ops.tokens import TokenLayout
+from graphkit.utils.checks import check_finite
 
 
 class SpikeGPT(TokenModel):
@@ -96,6 +97,8 @@ class SpikeGPT(TokenModel):
         nn.init.orthogonal_(self.lin_out.weight, gain=0.5 * max(self.out_channels / self.channels, 1) ** 0.5)
 
     def _embedded(self, x: Tensor, layout: TokenLayout | None) -> Tensor:
+        if self.binarize is not None:
+            check_finite(x)  # a spike cannot show that a number was NaN
         h = super()._embedded(x, layout)
         return self.input_norm(h if self.binarize is None else self.binarize(h))
 

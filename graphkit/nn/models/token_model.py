@@ -12,7 +12,15 @@ from torch.nn import functional as F
 from graphkit.nn.dropout import StochasticDepth, drop_rates
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int, check_probabilities, check_range
+from graphkit.utils.checks import (
+    INDEX_DTYPES,
+    check_choice,
+    check_device,
+    check_int,
+    check_probabilities,
+    check_range,
+    check_rows,
+)
 
 HEADS = ("token", "mean", "last")
 
@@ -127,13 +135,14 @@ class TokenModel(nn.Module):
             nn.Linear(in_channels, channels) if num_embeddings is None else nn.Embedding(num_embeddings, channels)
         )
         self.position = nn.Embedding(max_positions, channels) if check_int(max_positions, "max_positions", 0) else None
-        self.mixers = nn.ModuleList(mixer(channels) for _ in range(num_layers))
-        for part in self.mixers:
-            if (part.in_channels, part.out_channels) != (channels, channels):
-                raise ValueError(
-                    f"mixer must make mixers from {channels} to {channels} channels "
-                    f"(got {part.in_channels} to {part.out_channels})"
-                )
+        if isinstance(mixer, nn.Module) or not callable(mixer):
+            raise TypeError(f"mixer must make a mixer of a width, such as a class or a partial (got {mixer!r})")
+        made = [mixer(channels) for _ in range(num_layers)]
+        for part in made:
+            if not isinstance(part, TokenMixer) or (part.in_channels, part.out_channels) != (channels, channels):
+                got = f"{part.in_channels} to {part.out_channels}" if isinstance(part, TokenMixer) else repr(part)
+                raise ValueError(f"mixer must make token mixers from {channels} to {channels} channels (got {got})")
+        self.mixers = nn.ModuleList(made)
         self.mixer_norms = nn.ModuleList(nn.RMSNorm(channels, eps=1e-6) for _ in range(num_layers))
         layers = num_layers if feed_forward else 0
         make = feed_forward if callable(feed_forward) else SwiGLU
@@ -156,6 +165,7 @@ class TokenModel(nn.Module):
                 part.reset_parameters()
 
     def forward(self, x: Tensor, tokens: Any = None) -> Tensor:
+        self.check_tokens(x)
         layout = TokenLayout.of(tokens, x.size(0), x.device)
         h = self._embedded(x, layout)
         if self.position is not None:
@@ -183,6 +193,9 @@ class TokenModel(nn.Module):
         the state after it. Makes text token by token."""
         if self.head != "token" or not self.causal or self.position is not None:
             raise ValueError("step needs causal mixers, head='token' and no positions")
+        if state is not None and len(state) != len(self.mixers):
+            raise ValueError(f"state must be what step returned, one part for each of {len(self.mixers)} layers")
+        self.check_tokens(x)
         h = self._embedded(x, None)
         states = []
         for layer, (norm, mixer) in enumerate(zip(self.mixer_norms, self.mixers, strict=True)):
@@ -243,16 +256,20 @@ class TokenModel(nn.Module):
                 return torch.stack(made, 1).view(*prompt.shape[:-1], num_tokens)
             logit, state = self.step(ids, state)
 
-    def _embedded(self, x: Tensor, layout: TokenLayout | None) -> Tensor:
-        """``[N, channels]``; a subclass may read the layout, which is None for one token of each graph."""
+    def check_tokens(self, x: Tensor) -> None:
+        """Raise an error for features of another width or type, or ids out of range."""
         if self.num_embeddings is None:
-            if x.dim() != 2 or x.size(1) != self.in_channels:
-                raise ValueError(f"x must have shape [N, {self.in_channels}] (got {list(x.shape)})")
-            return self.embed(x)
-        if x.dim() != 1 or x.is_floating_point():
-            raise ValueError(f"x must be a vector of ids with num_embeddings (got {list(x.shape)} {x.dtype})")
+            check_rows(x, self.in_channels, self.lin_out.weight)
+            return
+        if not isinstance(x, Tensor) or x.dim() != 1 or x.dtype not in INDEX_DTYPES:
+            got = f"{list(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must be a vector of ids with num_embeddings, int64 or int32 (got {got})")
+        check_device(weights=self.lin_out.weight, x=x)
         if x.device.type == "cpu" and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self.num_embeddings:
             raise IndexError(f"x holds ids outside [0, {self.num_embeddings}) (got {int(x.min())} to {int(x.max())})")
+
+    def _embedded(self, x: Tensor, layout: TokenLayout | None) -> Tensor:
+        """``[N, channels]``; a subclass may read the layout, which is None for one token of each graph."""
         return self.embed(x)
 
     def __repr__(self) -> str:

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphkit.nn.quantize.vector import METRICS, code_scores, kmeans
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.utils.checks import (
+    INDEX_DTYPES,
+    check_choice,
+    check_device,
+    check_features,
+    check_int,
+    check_range,
+    check_rows,
+)
 
 LOSSES = ("aeloss", "base", "vqvae", "fullaeloss")
 _BLOCK = 2**24  # scores at once
@@ -129,6 +137,9 @@ class CodebookLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if x.dim() == 0 or x.size(-1) != self.in_channels:
             raise ValueError(f"x must have shape [..., {self.in_channels}] (got {list(x.shape)})")
+        if not x.is_floating_point():
+            raise TypeError(f"x must be floating point (got {x.dtype}); convert with .float()")
+        check_device(x=x, weights=self.codebook, mask=mask)
         if mask is not None and (mask.shape != x.shape[:-1] or mask.dtype != torch.bool):
             raise ValueError(f"mask must be bool {list(x.shape[:-1])} (got {list(mask.shape)} {mask.dtype})")
         if self._off:
@@ -141,7 +152,7 @@ class CodebookLayer(nn.Module):
         self.last_ids = ids
         if self.training:
             self._count(ids, rows)
-        out = self._mean(ids)
+        out = self._mean(ids) + (z - z).detach()  # NaN stays NaN, it does not become a code
         self._aux = None
         if self.training and torch.is_grad_enabled() and z.size(0):
             out = self._learn(out, z, rows)
@@ -156,11 +167,11 @@ class CodebookLayer(nn.Module):
         """The means ``[N, D]`` of codes ``[N, groups, k]``.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape or type.
             IndexError: a code outside ``[0, num_codes)``.
         """
-        if ids.dim() != 3 or ids.size(1) != self.groups:
-            raise ValueError(f"ids must have shape [N, {self.groups}, k] (got {list(ids.shape)})")
+        if ids.dim() != 3 or ids.size(1) != self.groups or ids.dtype not in INDEX_DTYPES:
+            raise ValueError(f"ids must be int64 [N, {self.groups}, k] (got {list(ids.shape)} {ids.dtype})")
         self._check_ids(ids)
         return self._mean(ids).flatten(1)
 
@@ -183,7 +194,7 @@ class CodebookLayer(nn.Module):
         Raises:
             ValueError: fewer vectors than codes.
         """
-        self._start(self.normalize(x))
+        self._start(self.normalize(check_features(check_rows(x, self.in_channels, self.codebook))))
 
     @torch.no_grad()
     def replace_dead(self, x: Tensor) -> int:
@@ -192,6 +203,8 @@ class CodebookLayer(nn.Module):
         Returns:
             how many.
         """
+        if not check_features(check_rows(x, self.in_channels, self.codebook)).size(0):
+            raise ValueError("x must hold vectors to replace codes by (got none)")
         return int(self._replace(self.normalize(x)).sum())
 
     # Inside, rows are [N, groups, width] ------------------------------------------------------------------------------

@@ -42,7 +42,10 @@ def restoration_loss(
     """
     check_range(freq_weight, "freq_weight", 0)
     check_range(eps, "eps", 0)
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    if isinstance(outputs, Tensor):
+        if outputs.shape != target.shape:
+            raise ValueError(f"outputs must be images like {list(target.shape)} (got {list(outputs.shape)})")
+        outputs = [outputs]
     total = target.new_zeros(())
     for output in outputs:
         if output.dim() != 4 or output.shape[:2] != target.shape[:2]:
