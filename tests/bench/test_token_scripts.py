@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from graphkit.bench.scripts import FOLDER
 
@@ -35,6 +36,23 @@ def test_gpu_scan_compares_in_float64(scripts):
     script.check("identity", [torch.randn(3)], lambda x: 2 * x, lambda x: 2 * x)
     with pytest.raises(AssertionError, match="identity: result 0"):
         script.check("identity", [torch.randn(3)], lambda x: 2 * x, lambda x: 3 * x)
+
+
+def test_attention_written_out_is_attention(scripts):
+    q, k, v = torch.randn(3, 2, 7, 4, 8).unbind(0)
+    wanted = scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), is_causal=True).transpose(1, 2)
+    torch.testing.assert_close(scripts("gpu_scan").written_out(q, k, v), wanted)
+
+
+def test_gpu_scan_gives_slow_peers_their_own_count(scripts, monkeypatch):
+    script, turns = scripts("gpu_scan"), []
+    monkeypatch.setattr(script, "on_gpu", lambda run: run() + 1.0)
+    monkeypatch.setattr(script, "wall", lambda run: run() + 2.0)
+    cases = {name: lambda name=name: turns.append(name) or float(len(turns)) for name in ("ours", script.PLAIN)}
+    found = script.medians(cases, repeats=5, slow_repeats=1)
+    # Each turn runs twice, by either clock; two turns of the fast case warm up.
+    assert (turns.count("ours"), turns.count(script.PLAIN)) == (2 * (2 + 5), 2)
+    assert found[script.PLAIN] == (turns.index(script.PLAIN) + 2.0, turns.index(script.PLAIN) + 4.0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

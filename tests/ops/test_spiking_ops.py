@@ -130,6 +130,15 @@ def test_without_a_reset_it_is_a_linear_recurrence():
     torch.testing.assert_close(end[0], membrane[-1])
 
 
+def test_half_precision_keeps_its_membranes_in_float32():
+    x = (2 * random(20, 4)).bfloat16()
+    exact, end = lif_scan(x.double(), PTR, decay=0.9)
+    spikes, state = lif_scan(x, PTR, decay=0.9)
+    assert (spikes.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(spikes.double(), exact)
+    torch.testing.assert_close(state.double(), end, atol=1e-5, rtol=1e-5)
+
+
 def test_as_an_operator():
     x = random(6, 3).float()
     row = torch.full((3,), 0.5)

@@ -125,6 +125,17 @@ def test_gradients_of_large_keys_in_float32_are_finite():
     assert all(bool(torch.isfinite(part.grad).all()) for part in (k, v, w, u))
 
 
+def test_half_precision_keeps_its_sums_in_float32():
+    k, v, w, u = inputs(40, dtype=torch.bfloat16)
+    exact, end = wkv_scan(*(part.double() for part in (k, v, w, u)))
+    out, state = wkv_scan(k, v, w, u)
+    assert (out.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(out.double(), exact, atol=0, rtol=2**-8)
+    torch.testing.assert_close(state.double(), end, atol=1e-5, rtol=1e-5)
+    step, _ = wkv_step(k[:1], v[:1], w, u, state)
+    assert step.dtype == torch.bfloat16
+
+
 def test_as_an_operator():
     k, v, w, u = inputs(6, dtype=torch.float32)
     state, ptr = empty_state(2, k), torch.tensor([0, 2, 6])
