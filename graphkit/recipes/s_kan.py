@@ -1,10 +1,11 @@
 """Activation Space Selectable Kolmogorov-Arnold Networks (https://arxiv.org/abs/2408.08338): functions, nodes of a
-graph and images, at equal numbers of parameters."""
+graph and images, at equal numbers of parameters after pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,16 +23,19 @@ from graphkit.train.tasks import Task
 from graphkit.utils.checks import check_choice
 from graphkit.utils.seed import seed_everything
 
+_ALL = ("bspline", "rbf", "cheby", "wavelet")
+Families = tuple[str, ...] | None
 # Families of a model; None is an MLP.
-FAMILIES: dict[str, tuple[str, ...] | None] = {
+FAMILIES: dict[str, Families] = {
     "MLP": None,
+    "MLP-large": None,
     "KAN": ("bspline",),
     "KAN-rbf": ("rbf",),
     "KAN-cheby": ("cheby",),
     "KAN-wavelet": ("wavelet",),
-    "S-KAN": ("bspline", "rbf", "cheby", "wavelet"),
-    "S-KAN-full": ("bspline", "rbf", "cheby", "wavelet"),
-    "S-KAN-random": ("bspline", "rbf", "cheby", "wavelet"),
+    "S-KAN": _ALL,
+    "S-KAN-full": _ALL,
+    "S-KAN-random": _ALL,
 }
 MODELS = tuple(FAMILIES)
 
@@ -42,8 +46,9 @@ class Config(ImageConfig):
 
     dataset: str = "fit-exp"
     """A function to fit, a graph with node classes, or a set of images among `graphkit datasets`."""
-    parameters: int = 400
-    """Most parameters of a model before any pruning; the hidden layer is as wide as they allow."""
+    parameters: int = 150
+    """Most parameters of an MLP and of a KAN with one family, whose hidden layer is as wide as they allow; S-KAN has
+    that width. MLP-large has those of S-KAN with all families."""
     grid: int = 5
     """Each family has three functions more than this."""
     conv: str = "gin"
@@ -64,10 +69,12 @@ class Config(ImageConfig):
     """Weight decay of AdamW."""
     epochs: int = 1500
     """Epochs of all phases."""
-    full: float = 0.5
+    full: float = 0.1
     """Share of the epochs in which everything learns."""
-    selective: float = 0.3
+    selective: float = 0.1
     """Share of the epochs in which families are chosen; the rest comes after pruning."""
+    regularization: float = 0.1
+    """Weight of the coefficients' size and of the selection's entropy while families are chosen."""
     threshold: float = 0.5
     """Families below this share of an equal weight stand still while families are chosen."""
     temperature: float = 0.1
@@ -76,16 +83,16 @@ class Config(ImageConfig):
     """Epochs between evaluations."""
 
 
-_GRAPH: dict[str, Any] = {"parameters": 32000, "weight_decay": 0.01, "lr": 0.005, "epochs": 200, "eval_every": 1}
+_GRAPH: dict[str, Any] = {"parameters": 26000, "weight_decay": 0.01, "lr": 0.005, "epochs": 200, "eval_every": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "fit-exp": {},
     "fit-product": {},
     "fit-wave": {},
     "fit-bump": {},
     "Cora": _GRAPH,
-    "digits": {**_GRAPH, "parameters": 10000, "dropout": 0.2},
+    "digits": {**_GRAPH, "parameters": 3500, "dropout": 0.2},
     "digit_images": {
-        "parameters": 20000,
+        "parameters": 5500,
         "weight_decay": 0.05,
         "lr": 0.003,
         "epochs": 30,
@@ -93,7 +100,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "eval_every": 1,
     },
     "MNIST": {
-        "parameters": 40000,
+        "parameters": 10500,
         "weight_decay": 0.05,
         "lr": 0.003,
         "epochs": 10,
@@ -105,29 +112,41 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def build(config: Config, model: str, seed: int) -> Experiment:
-    """One row of the table: a network whose maps are MLPs, KANs of one family or of several, as wide as the parameters
-    allow. ``S-KAN`` goes through all phases, ``S-KAN-full`` keeps all families, ``S-KAN-random`` keeps random ones."""
+    """One row of the table: a network whose maps are MLPs, KANs of one family or of several. ``S-KAN`` goes through all
+    phases, ``S-KAN-full`` keeps all families, ``S-KAN-random`` keeps random ones.
+
+    All KANs are as wide as the parameters allow for one family, which is what is left of S-KAN after pruning.
+    """
     check_choice(model, "model", MODELS)
-    task, make = _problem(config, model, seed)
-    width = widest(make, config.parameters)
+    task, make = _problem(config, seed)
+    families = FAMILIES[model]
+    width = widest(partial(make, _ALL[:1]), config.parameters)
+    if families is None:
+        most = config.parameters if model == "MLP" else _size(make(_ALL, width))
+        width = widest(partial(make, None), most)
     seed_everything(seed)
-    network = make(width)
+    network = make(families, width)
 
     def optimizer(trained: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(trained.parameters(), config.lr, weight_decay=config.weight_decay)
 
-    options: dict[str, Any] = {"schedule": CosineSchedule(config.epochs, config.warmup), "clip_grad_norm": config.clip}
+    def schedule(epochs: int) -> CosineSchedule:
+        return CosineSchedule(epochs, min(config.warmup, epochs / 2))
+
+    options: dict[str, Any] = {"clip_grad_norm": config.clip}
     if model not in ("S-KAN", "S-KAN-random"):
-        return Experiment(task, network, optimizer(network), config.epochs, eval_every=config.eval_every, **options)
+        options |= {"eval_every": config.eval_every, "schedule": schedule(config.epochs)}
+        return Experiment(task, network, optimizer(network), config.epochs, **options)
     phases = SKANSchedule(
         config.epochs,
         (config.full, config.selective, 1 - config.full - config.selective),
         config.threshold,
         config.temperature,
+        config.regularization,
     )
     # Both share the phases before pruning.
     found = phases.experiment(
-        task, network, optimizer, random_seed=seed if model == "S-KAN-random" else None, **options
+        task, network, optimizer, random_seed=seed if model == "S-KAN-random" else None, schedule=schedule, **options
     )
     found.eval_every = config.eval_every
     return found
@@ -141,7 +160,7 @@ def widest(make: Callable[[int], nn.Module], parameters: int) -> int:
     """
 
     def size(width: int) -> int:
-        return sum(p.numel() for p in make(width).parameters())
+        return _size(make(width))
 
     if size(1) > parameters:
         raise ValueError(f"parameters must be at least {size(1)}, those of width 1 (got {parameters})")
@@ -154,18 +173,20 @@ def widest(make: Callable[[int], nn.Module], parameters: int) -> int:
     return low
 
 
-def _problem(config: Config, model: str, seed: int) -> tuple[Task, Callable[[int], nn.Module]]:
-    """The task of a dataset, and a network for it by its width."""
-    families = FAMILIES[model]
-    options: dict[str, Any] = {"families": families, "grid": config.grid}
+def _size(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _problem(config: Config, seed: int) -> tuple[Task, Callable[[Families, int], nn.Module]]:
+    """The task of a dataset, and a network for it by its families and its width."""
     served = {PROTOCOLS[name].task for name in info(config.dataset).protocols}
     if "graph" in served:
         task, graphs = image_task(config, seed)
 
-        def image_network(width: int) -> nn.Module:
+        def image_network(families: Families, width: int) -> nn.Module:
             def conv(channels: int) -> SelectableKANConv2d:
                 if families is not None:
-                    return SelectableKANConv2d(channels, **options)
+                    return SelectableKANConv2d(channels, families=families, grid=config.grid)
                 made = SelectableKANConv2d(channels, families=("rbf",), grid=1, order=0)
                 made.lin = nn.Sequential(nn.Linear(9 * channels, channels), nn.SiLU())  # type: ignore[assignment]
                 return made
@@ -182,9 +203,9 @@ def _problem(config: Config, model: str, seed: int) -> tuple[Task, Callable[[int
         points = RegressionTask(dataset.data.x, dataset.data.y, split, seed=seed)
         inputs, outputs = dataset.data.x.size(1), dataset.data.y.size(1)
 
-        def function_network(width: int) -> nn.Module:
+        def function_network(families: Families, width: int) -> nn.Module:
             if families is not None:
-                return SKAN([inputs, width, outputs], **options)
+                return SKAN([inputs, width, outputs], families=families, grid=config.grid)
             linears = [nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, outputs)]
             return nn.Sequential(linears[0], nn.SiLU(), linears[1], nn.SiLU(), linears[2])
 
@@ -194,10 +215,10 @@ def _problem(config: Config, model: str, seed: int) -> tuple[Task, Callable[[int
     graph = Compose([ToUndirected(), RemoveSelfLoops(), NormalizeFeatures()])(dataset.data)
     nodes = NodeClassificationTask(graph, split, num_classes=dataset.info.classes)
 
-    def graph_network(width: int) -> nn.Module:
+    def graph_network(families: Families, width: int) -> nn.Module:
         def mapping(inputs: int, outputs: int) -> nn.Module:
             if families is not None:
-                return SKAN([inputs, width, outputs], norm="batch", **options)
+                return SKAN([inputs, width, outputs], norm="batch", families=families, grid=config.grid)
             parts = (nn.BatchNorm1d(inputs), nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, outputs))
             return nn.Sequential(*parts)
 
@@ -222,10 +243,10 @@ RECIPE = Recipe(
     key="s_kan",
     config=Config,
     settings=SETTINGS,
-    fast={"epochs": 6, "eval_every": 1, "images": 40, "warmup": 0.0},
+    fast={"epochs": 6, "full": 0.4, "eval_every": 1, "images": 40, "warmup": 0.0},
     models=MODELS,
     build=build,
     task=("regression", "node", "graph"),
-    protocol="a seed draws the weights, the order of training and random splits; as many parameters for every model "
-    "before pruning; test at the epoch of the best validation value, of S-KAN after pruning",
+    protocol="a seed draws the weights, the order of training and random splits; KANs of one width, as S-KAN is "
+    "after pruning; test at the epoch of the best validation value, of S-KAN after pruning",
 )

@@ -17,18 +17,21 @@ QUIET = {"fast": True, "quiet": True, "device": "cpu"}
 
 def test_functions_in_three_phases(tmp_path):
     recipe = get_recipe("s_kan")
-    options = RunOptions(("S-KAN", "S-KAN-random", "KAN", "MLP"), out=str(tmp_path), **QUIET)
+    options = RunOptions(("S-KAN", "S-KAN-full", "S-KAN-random", "KAN", "MLP", "MLP-large"), out=str(tmp_path), **QUIET)
     record = run(recipe, recipe.defaults("fit-wave", fast=True), options, "test")
     sizes = {row.model: row.parameters for row in record.rows}
-    assert sizes["S-KAN"] == sizes["S-KAN-random"] < 200 < sizes["KAN"] <= 400
-    assert 200 < sizes["MLP"] <= 400
+    # A network 2-5-1: 15 edges of 8 functions and a base, 6 biases; of four families also a choice for 7 inputs.
+    assert sizes["S-KAN"] == sizes["S-KAN-random"] == sizes["KAN"] == 15 * 9 + 6
+    assert sizes["S-KAN-full"] == 15 * 33 + 6 + 4 * 7
+    assert 100 < sizes["MLP"] <= 150
+    assert 450 < sizes["MLP-large"] <= sizes["S-KAN-full"]
     assert {row.metric for row in record.rows} == {"Relative RMSE"}
 
 
 @pytest.mark.parametrize("conv", ["gin", "gcn"])
 def test_maps_of_convolutions(conv, tmp_path):
     recipe = get_recipe("s_kan")
-    config = replace(recipe.defaults("digits", fast=True), conv=conv, epochs=3, parameters=5000)
+    config = replace(recipe.defaults("digits", fast=True), conv=conv, epochs=3, parameters=3500)
     for model in ("S-KAN-full", "MLP"):
         experiment = recipe.build(config, model, 0)
         assert len(list(kan_layers(experiment.model))) == (4 if model != "MLP" else 0)

@@ -34,7 +34,7 @@ def phases(epochs=10):
     network = SKAN([2, 3, 1], families=("rbf", "cheby"))
     schedule = SKANSchedule(epochs, (0.4, 0.4, 0.2))
     return schedule.experiment(
-        problem(), network, lambda m: torch.optim.Adam(m.parameters(), 0.01), schedule=CosineSchedule(epochs)
+        problem(), network, lambda m: torch.optim.Adam(m.parameters(), 0.01), schedule=CosineSchedule
     )
 
 
@@ -48,6 +48,35 @@ def test_phases_follow_each_other():
     assert experiment.num_parameters() == sum(p.numel() for p in experiment.model.parameters()) == 9 * 10 - 9 + 4
     assert 0 < result.best["Relative RMSE"]["test"] < 200
     torch.testing.assert_close(layers[0].temperature, torch.tensor(0.1))
+
+
+def test_each_phase_has_a_schedule_of_its_own():
+    parts = phases().chain()
+    assert [part.schedule for part in parts] == [CosineSchedule(epochs) for epochs in (4, 4, 2)]
+    bare = SKANSchedule(10).experiment(problem(), nn.Linear(2, 1), lambda m: torch.optim.SGD(m.parameters(), 0.1))
+    assert [part.schedule for part in bare.chain()] == [None] * 3
+
+
+def test_entropy_makes_a_choice_before_pruning():
+    """Without it inputs that have use for several families keep them, and pruning changes the function."""
+    least, moved = {}, {}
+    for weight in (0.0, 0.3):
+        seed_everything(0)
+        network, task = SKAN([2, 3, 1]), problem()
+        plan = SKANSchedule(120, (0.2, 0.7, 0.1), regularization=weight)
+        first, selection, last = plan.experiment(
+            task, network, lambda m: torch.optim.Adam(m.parameters(), 0.02), schedule=CosineSchedule
+        ).chain()
+        first.run(device="cpu", progress=False)
+        selection.begin()
+        selection.run(device="cpu", progress=False)
+        with torch.no_grad():
+            least[weight] = min(float(layer.selection_probs().max(1).values.min()) for layer in kan_layers(network))
+            before = network(task.x)
+            last.begin()
+            moved[weight] = float((network(task.x) - before).std())
+    assert least[0.3] > 0.99 > 0.7 > least[0.0]
+    assert moved[0.3] < 0.02 < 0.2 < moved[0.0]
 
 
 def test_temperature_sinks_from_one_epoch_by_epoch():

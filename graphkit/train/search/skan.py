@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -79,7 +78,9 @@ class SKANSchedule:
         fractions: shares of the full, the selective and the pruned phase.
         threshold: families of a weight below this share of an equal one stand still in the selective phase.
         temperature: temperature of the selection at the end of the selective phase.
-        regularization: weight of the layers' regularisation in the selective phase.
+        regularization: weight of the layers' regularisation in the selective phase. Without it inputs that have use
+            for two families keep both at about equal weights, as low as the temperature sinks, and pruning takes half
+            of a function away; with it the weights are one-hot before.
 
     Raises:
         ValueError: fractions that are not three positive numbers of sum 1, or fewer than three epochs.
@@ -117,7 +118,7 @@ class SKANSchedule:
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         name: str = "S-KAN",
         random_seed: int | None = None,
-        schedule: Callable[[float], float] | None = None,
+        schedule: Callable[[int], Callable[[float], float]] | None = None,
         **options: Any,
     ) -> Experiment:
         """The three phases as a chain of experiments, each of which goes on with the model of the one before.
@@ -131,15 +132,14 @@ class SKANSchedule:
             optimizer: makes the optimizer of a phase.
             name: what the first two phases are called.
             random_seed: prune to random families of this seed instead: what the selection is worth.
-            schedule: factor of the learning rates by the epochs done, all phases together.
+            schedule: makes the factor of the learning rates of a phase from its epochs, such as
+                :class:`~graphkit.train.CosineSchedule`. Each phase has one of its own: under one for all together the
+                rate is next to nothing when the network is pruned, and it cannot learn to do without what it lost.
             options: further arguments of the :class:`~graphkit.train.Experiment` of each phase.
         """
         full, selective, pruned = self.lengths
-
-        def later(done: int) -> Callable[[float], float] | None:
-            return None if schedule is None else partial(_shifted, schedule, done)
-
-        first = Experiment(task, model, optimizer(model), full, eval_every=full, schedule=schedule, **options)
+        factors = [None if schedule is None else schedule(epochs) for epochs in self.lengths]
+        first = Experiment(task, model, optimizer(model), full, eval_every=full, schedule=factors[0], **options)
 
         def select(trained: nn.Module) -> Experiment:
             select_families(trained, self.threshold)
@@ -158,7 +158,7 @@ class SKANSchedule:
             eval_every=selective,
             start_from=(f"{name}-phase-1", first),
             make=select,
-            schedule=later(full),
+            schedule=factors[1],
             **options,
         )
         return SearchedExperiment(
@@ -168,10 +168,6 @@ class SKANSchedule:
             pruned,
             start_from=(f"{name}-phase-2", second),
             make=prune,
-            schedule=later(full + selective),
+            schedule=factors[2],
             **options,
         )
-
-
-def _shifted(schedule: Callable[[float], float], done: int, epoch: float) -> float:
-    return schedule(done + epoch)
