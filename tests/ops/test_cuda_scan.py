@@ -238,6 +238,7 @@ def test_public_functions_take_the_kernels_and_do_not_wait(monkeypatch):
         out, end = gla_scan(*inputs[:4], there, inputs[4])
         total = out.sum() + end.sum() + selective_scan(*others, there).sum()
         total += wkv_scan(*sums, there, before)[0].sum() + lif_scan(sums[1], there)[1].sum()
+        total += lif_scan(sums[0], decay=0.9)[0].sum()  # numbers for tensors, and one sequence
         (total + linear_scan(others[0].sigmoid(), others[0], there).sum()).backward()
 
     step()  # compiles

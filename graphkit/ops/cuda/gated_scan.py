@@ -25,7 +25,7 @@ from torch import Tensor
 
 from graphkit.ops.cuda.launch import on_device
 
-_CHUNK, _BLOCK, _ENTRIES = 64, 64, 256
+_CHUNK, _ENTRIES = 64, 256
 
 
 @triton.jit
@@ -314,7 +314,9 @@ class _Plan:
         self.chunks = tokens // self.chunk + self.sequences  # slots: a sequence may leave its last one free
         self.owner = torch.empty(self.chunks, dtype=torch.int64, device=ptr.device)
         _owners[(self.sequences,)](ptr, self.owner, CHUNK=self.chunk, BLOCK=128)
-        self.block = min(_BLOCK, max(16, triton.next_power_of_2(max(self.width, self.depth))))
+        # Products in float32 are three of tf32, for which wider blocks would not fit into registers.
+        most = 32 if v.dtype == torch.float32 else 64
+        self.block = min(most, max(16, triton.next_power_of_2(max(self.width, self.depth))))
         self.blocks_k, self.blocks_v = (triton.cdiv(size, self.block) for size in (self.width, self.depth))
         # Scores are rounded to the type in which they are multiplied, as they are read.
         self.type = v.dtype
@@ -393,6 +395,6 @@ def gla_scan_backward(
         wide = plan.wide["WIDE"]
         to_g = torch.empty_like(g) if wide else torch.empty(*g.shape[:2], plan.blocks_k, device=g.device)
         through = (ptr, plan.owner, q, k, plan.gate, v, grad, states, to_states, to_q, to_k, to_g)
-        many = {"num_warps": 8 if plan.block == _BLOCK else 4}
+        many = {"num_warps": 8 if plan.chunk > 16 else 4}  # it holds matrices of the chunk's size
         _gradients[plan.grid(plan.blocks_k)](*through, scale, *sizes, **plan.bits, **plan.wide, **plan.products, **many)
     return to_q, to_k, to_v, to_g if wide else to_g.sum(2, keepdim=True).to(g.dtype), to_state.to(state.dtype)
