@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from plot_parts import COLOURS, GREY, Chart, curve, dot, options, padded, svg, text, write
 
 from graphkit.bench.records import Record
-from graphkit.bench.svg import number
+from graphkit.bench.svg import beside, number
 from graphkit.utils.cost import pareto_front
 
 WIDTH, HEIGHT = 330, 290
@@ -38,14 +38,14 @@ def draw(record: Record) -> str:
         chart.log_x = True
         parts += chart.frame("", cost, "" if place else f"test {record.monitor}")
         parts.append(curve([chart.place(*point) for point in front], GREY, dash=True, width=1.5))
-        for name, (x, y) in points:
-            best = (x, y) in front
-            tip = f"{name}: {number(y)} at {number(x)} {cost}"
-            parts.append(dot(chart.x(x), chart.y(y), COLOURS[0] if best else GREY, 4, tip))
-            # Names of the right half stand on the left of their points.
-            before = chart.x(x) > (chart.left + chart.right) / 2
-            at, anchor = (chart.x(x) - 7, "end") if before else (chart.x(x) + 7, "start")
-            parts.append(text(at, chart.y(y) + (4 if best else 10), name, anchor, 10, COLOURS[0] if best else GREY))
+        at = [chart.place(*point) for point in places]
+        names = [name for name, _ in points]
+        for name, (x, y), (cx, cy), (dx, dy, anchor) in zip(
+            names, places, at, beside(at, names, chart.left, chart.right + 16, 6), strict=True
+        ):
+            colour = COLOURS[0] if (x, y) in front else GREY
+            parts.append(dot(cx, cy, colour, 4, f"{name}: {number(y)} at {number(x)} {cost}"))
+            parts.append(text(cx + dx, cy + dy, name, anchor, 10, colour))
     return svg(WIDTH * len(costs), HEIGHT, parts, f"accuracy against cost, {record.key} on {record.dataset}")
 
 

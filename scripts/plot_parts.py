@@ -89,9 +89,8 @@ def rect(
 
 def dot(x: float, y: float, colour: str, radius: float = 4, tip: str = "", opacity: float = 1) -> str:
     title = f"<title>{escape(tip)}</title>" if tip else ""
-    return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}" fill-opacity="{opacity:g}">{title}</circle>'
-    )
+    shade = f'fill="{colour}" fill-opacity="{opacity:.2g}"'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" {shade}>{title}</circle>'
 
 
 def curve(points: Sequence[tuple[float, float]], colour: str, dash: bool = False, width: float = 2) -> str:
@@ -142,16 +141,21 @@ class Chart:
     def place(self, x: float, y: float) -> tuple[float, float]:
         return self.x(x), self.y(y)
 
-    def frame(self, title: str = "", x_label: str = "", y_label: str = "", x_ticks: int = 5) -> list[str]:
-        """Grid, numbers and names of the axes."""
+    def frame(
+        self, title: str = "", x_label: str = "", y_label: str = "", x_marks: Sequence[float] | None = None
+    ) -> list[str]:
+        """Grid, numbers and names of the axes; round numbers on the first one unless it has ``x_marks``."""
         parts = [text((self.left + self.right) / 2, self.top - 10, title)] if title else []
-        if self.log_x:
+        marks: Sequence[float]
+        if x_marks is not None:
+            marks = x_marks
+        elif self.log_x:
             powers = range(math.floor(math.log10(self.x_low)), math.ceil(math.log10(self.x_high)) + 1)
             marks = [m * 10.0**p for p in powers for m in (1, 2, 5) if self.x_low <= m * 10.0**p <= self.x_high]
             if len(marks) > 7:
                 marks = [10.0**p for p in powers if self.x_low <= 10.0**p <= self.x_high]
         else:
-            marks = ticks(self.x_low, self.x_high, x_ticks)
+            marks = ticks(self.x_low, self.x_high, 5)
         for mark in marks:
             parts.append(line(self.x(mark), self.top, self.x(mark), self.bottom, 0.25))
             parts.append(text(self.x(mark), self.bottom + 15, number(mark)))
@@ -199,7 +203,7 @@ def cloud(points: Tensor, classes: Tensor, left: float, top: float, side: float,
         mine = at[classes == label].tolist()
         path = "".join(f"M{left + side * x:.1f} {top + side * (1 - y):.1f}h0" for x, y in mine)
         parts.append(
-            f'<path d="{path}" stroke="{colour}" stroke-width="3.4" stroke-linecap="round" stroke-opacity="0.6"/>'
+            f'<path d="{path}" stroke="{colour}" stroke-width="3.4" stroke-linecap="round" stroke-opacity="0.75"/>'
         )
     return parts
 

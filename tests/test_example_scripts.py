@@ -35,6 +35,7 @@ LAST_LINE = {
     "forecast_etth1.py": "nycflights-hourly: test MSE ",
     "image_tokens.py": "ViG: ",
     "denoise_grids.py": "MAXIM: ",
+    "function_fitting.py": "fitted: fit-exp, fit-product, fit-wave",
 }
 EXAMPLES = sorted(path.name for path in (HOME / "examples").glob("*.py"))
 

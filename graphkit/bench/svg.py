@@ -28,7 +28,7 @@ def ticks(low: float, high: float, number: int = 5) -> list[float]:
 
     Example:
         >>> ticks(0, 100)
-        [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+        [0, 20, 40, 60, 80, 100]
     """
     if not high > low:
         return [low]
@@ -156,15 +156,13 @@ def front(points: Mapping[str, tuple[float, float]], best: Sequence[str], cost: 
         parts.append(_text(left - 6, y(tick) + 4, number(tick), "end"))
     line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in sorted(points[name] for name in best))
     parts.append(f'<polyline class="front" points="{line}"/>')
-    for name, (a, b) in points.items():
+    names = list(points)
+    at = [(x(points[name][0]), y(points[name][1])) for name in names]
+    for name, (cx, cy), (dx, dy, anchor) in zip(names, at, beside(at, names, left, width, CHARACTER), strict=True):
         kind = "ours" if name in best else "beaten"
-        tip = f"<title>{escape(name)}: {number(b)} at {number(a)} {escape(cost)}</title>"
-        parts.append(f'<circle class="{kind}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="4.5">{tip}</circle>')
-        # Names of the right half stand on the left of their points, and of those that are beaten lower.
-        right = x(a) > (left + width) / 2
-        parts.append(
-            _text(x(a) + (-9 if right else 9), y(b) + (4 if name in best else 12), name, "end" if right else "start")
-        )
+        tip = f"<title>{escape(name)}: {number(points[name][1])} at {number(points[name][0])} {escape(cost)}</title>"
+        parts.append(f'<circle class="{kind}" cx="{cx:.1f}" cy="{cy:.1f}" r="4.5">{tip}</circle>')
+        parts.append(_text(cx + dx, cy + dy, name, anchor))
     parts.append(_text((left + width) / 2, bottom + 36, cost, "middle"))
     parts.append(_text(left, bottom + 36, score, "start"))
     return _svg(width, height, parts, f"{score} by {cost}")
@@ -195,6 +193,36 @@ def ratios(rows: Iterable[tuple[str, float]]) -> str:
         parts.append(_text(b + 6, y + 16, f"{number(float(f'{value:.3g}'))}x", "start"))
     parts.append(f'<line class="one" x1="{x(1):.1f}" x2="{x(1):.1f}" y1="{top}" y2="{bottom}"/>')
     return _svg(width, bottom + 26, parts, "time of the alternative over ours")
+
+
+def beside(
+    points: Sequence[tuple[float, float]], names: Sequence[str], left: float, right: float, character: float
+) -> list[tuple[float, float, str]]:
+    """Where each point's name stands from it, and its anchor: the first place, near ones first, where it lies on no
+    point and no other name.
+
+    Example:
+        >>> beside([(0, 0), (10, 0)], ["a", "b"], -50, 50, 7)
+        [(-9, 4, 'end'), (9, 4, 'start')]
+    """
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
+    rows = [4, -8, 16, -20, 28, -32, 40, -44, 52]
+    found = []
+    for (x, y), name in zip(points, names, strict=True):
+        long = character * len(name)
+        places = [(dx, dy, anchor) for dy in rows for dx, anchor in ((9, "start"), (-9, "end"))]
+        boxes = []
+        for dx, dy, anchor in places:
+            first = x + dx - (long if anchor == "end" else 0)
+            boxes.append((first, y + dy - 10, first + long, y + dy + 2))
+        free = [
+            a >= left and c <= right and not any(a < g and e < c and b < h and f < d for e, f, g, h in taken)
+            for a, b, c, d in boxes
+        ]
+        best = free.index(True) if True in free else 0
+        taken.append(boxes[best])
+        found.append(places[best])
+    return found
 
 
 def _padded(points: Sequence[float]) -> tuple[float, float]:
