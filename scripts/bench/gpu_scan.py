@@ -142,7 +142,7 @@ def wkv_cases(length: int) -> dict[str, Run]:
     check("WKV", [k[:256], v[:256], w, u], lambda *t: wkv_scan(*t)[0], lambda *t: wkv_scan(*t)[0])
     cases = {"ours": step(lambda *t: wkv_scan(*t, ptr)[0], [k, v, w, u], grad)}
     if length <= LONGEST_PLAIN:
-        state = empty_state(TOKENS // length, w)
+        state = empty_state(TOKENS // length, k)
         inputs = [k.float(), v.float(), w, u]
         cases[PLAIN] = step(lambda *t: wkv_scan_reference(*t, ptr, state)[0], inputs, grad.float())
     return cases
@@ -178,7 +178,7 @@ def check(
     found = [out, *torch.autograd.grad(out, leaves, grad)]
     wanted = [want, *torch.autograd.grad(want, wide, grad.double())]
     for place, (got, should) in enumerate(zip(found, wanted, strict=True)):
-        error = float((got.double() - should).norm() / should.norm())
+        error = float(((got.double() - should).norm() / should.norm()).detach())
         assert error < limit, f"{name}: result {place} is off by {error:.1e}"
 
 
