@@ -83,7 +83,16 @@ class Config(ImageConfig):
     """Epochs between evaluations."""
 
 
-_GRAPH: dict[str, Any] = {"parameters": 26000, "weight_decay": 0.01, "lr": 0.005, "epochs": 200, "eval_every": 1}
+# A choice takes some steps, of which graphs and images have fewer than functions.
+_LONG: dict[str, Any] = {"full": 0.5, "selective": 0.3}
+_GRAPH: dict[str, Any] = {
+    **_LONG,
+    "parameters": 26000,
+    "weight_decay": 0.01,
+    "lr": 0.005,
+    "epochs": 200,
+    "eval_every": 1,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "fit-exp": {},
     "fit-product": {},
@@ -92,6 +101,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Cora": _GRAPH,
     "digits": {**_GRAPH, "parameters": 3500, "dropout": 0.2},
     "digit_images": {
+        **_LONG,
         "parameters": 5500,
         "weight_decay": 0.05,
         "lr": 0.003,
@@ -100,6 +110,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "eval_every": 1,
     },
     "MNIST": {
+        **_LONG,
         "parameters": 10500,
         "weight_decay": 0.05,
         "lr": 0.003,
