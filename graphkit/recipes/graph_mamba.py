@@ -41,9 +41,13 @@ class Config:
     walk_encoding: int = 8
     """Return probabilities of so many steps beside the features; none for 0."""
     hidden: int = 64
-    """Width of all models."""
+    """Width of all models but GCN."""
     layers: int = 3
-    """Layers over the nodes, and of the baselines."""
+    """Layers over the nodes, and of the baselines but GCN."""
+    gcn_hidden: int = 64
+    """Width of GCN."""
+    gcn_layers: int = 3
+    """Layers of GCN."""
     token_layers: int = 1
     """Layers over the tokens of a node."""
     m: int = 4
@@ -91,7 +95,10 @@ _SMALL: dict[str, Any] = {"hidden": 32, "m": 2, "s": 2, "d_state": 8, "expand": 
 _GRAPHS: dict[str, Any] = {**_SMALL, "epochs": 100, "dropout": 0.3}
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {**_SMALL, "epochs": 60, "lr": 0.003, "eval_every": 2},
-    "Minesweeper": {**_SMALL, "s": 1, "lr": 0.005, "eval_every": 5},
+    # By validation on the first split (AUC, 80 to 150 epochs). 3 layers 89.5, 6 layers 90.7; these with a rate of 0.01
+    # instead of 0.005 92.9, of 0.015 92.5; with dropout of 0 or 0.2 instead of 0.1 91.5 and 91.0. GCN of 12 layers and
+    # width 64 92.5; without a map of the node itself 89.6, and 89.8 with 6 layers.
+    "Minesweeper": {**_SMALL, "s": 1, "layers": 6, "gcn_layers": 12, "lr": 0.01, "eval_every": 5},
     "Tolokers": {**_SMALL, "lr": 0.003, "eval_every": 5},
     "Roman-empire": {**_SMALL, "lr": 0.003, "eval_every": 5},
     "Amazon-ratings": {**_SMALL, "lr": 0.003, "eval_every": 5},
@@ -146,8 +153,8 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         torch.optim.AdamW([group for group in groups if group["params"]], config.lr),
         config.epochs,
         config.patience,
-        config.clip,
-        config.eval_every,
+        clip_grad_norm=config.clip,
+        eval_every=config.eval_every,
         schedule=CosineSchedule(config.epochs, min(config.warmup, config.epochs / 2)),
     )
 
@@ -180,9 +187,9 @@ def _network(config: Config, model: str, features: int, classes: int, kind: str,
     mixer = partial(SelectiveSSM if model == "GMN-OneWay" else BiMamba, d_state=config.d_state, expand=config.expand)
     return GraphMambaNet(
         features,
-        config.hidden,
+        config.gcn_hidden if model == "GCN" else config.hidden,
         classes,
-        config.layers,
+        config.gcn_layers if model == "GCN" else config.layers,
         0 if model == "GMN-NoTokens" else config.m,
         config.s,
         config.num_walks,
@@ -205,7 +212,18 @@ RECIPE = Recipe(
     key="graph_mamba",
     config=Config,
     settings=SETTINGS,
-    fast={"epochs": 2, "hidden": 8, "layers": 1, "m": 1, "s": 1, "num_walks": 2, "d_state": 2, "walk_encoding": 2},
+    fast={
+        "epochs": 2,
+        "hidden": 8,
+        "layers": 1,
+        "gcn_hidden": 8,
+        "gcn_layers": 1,
+        "m": 1,
+        "s": 1,
+        "num_walks": 2,
+        "d_state": 2,
+        "walk_encoding": 2,
+    },
     models=MODELS,
     build=build,
     task=("node", "graph"),

@@ -41,6 +41,8 @@ def test_rows_differ_in_what_their_names_say() -> None:
     assert found["GatedGCN"].encoder is None
     plain = build(config, "GCN", 0).model
     assert (plain.layers[0].mixer, type(plain.layers[0].conv).__name__) == (None, "_GCN")
+    wide = build(replace(config, gcn_hidden=12, gcn_layers=2), "GCN", 0).model
+    assert (wide.hidden_channels, len(wide.layers)) == (12, 2)
     assert found["GMN-NoTokens"].encoder is None
     assert found["GMN-NoTokens"].layers[0].mixer is not None
     assert found["GMN-NoEncoding"].in_channels == whole.in_channels - config.walk_encoding

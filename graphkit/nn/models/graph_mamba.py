@@ -27,19 +27,22 @@ HEADS = ("node", "mean", "max", "first")
 
 
 class _GCN(nn.Module):
-    """A layer of GCN."""
+    """A layer of GCN with a map of the node's own vector beside, which the tuned ones of `"Classic GNNs are Strong
+    Baselines" <https://arxiv.org/abs/2406.08993>`_ have and without which a node is lost among its neighbours."""
 
     takes_index = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.lin = nn.Linear(channels, channels)
+        # Root and value.
+        self.lin = nn.Linear(channels, 2 * channels)
 
     def reset_parameters(self) -> None:
         self.lin.reset_parameters()
 
     def forward(self, x: Tensor, graph: NeighborIndex) -> Tensor:
-        return propagate(self.lin(x), graph, "gcn")
+        root, value = self.lin(x).chunk(2, 1)
+        return root + propagate(value, graph, "gcn")
 
 
 CONVS: dict[str, Callable[[int], nn.Module]] = {
@@ -59,8 +62,8 @@ class GMNLayer(nn.Module):
     Args:
         channels: width of a node.
         mixer: ``mixer(channels)`` makes the mixer; no mixer if None.
-        conv: ``"gatedgcn"``, ``"gcn"``, or ``conv(channels)`` makes a layer of GraphKit or PyG, ``channels`` to
-            ``channels`` wide; no message passing if None.
+        conv: ``"gatedgcn"``, ``"gcn"`` (with a map of the node itself), or ``conv(channels)`` makes a layer of GraphKit
+            or PyG, ``channels`` to ``channels`` wide; no message passing if None.
         dropout: dropout in both branches.
 
     Shapes:
@@ -205,6 +208,10 @@ class GraphMambaNet(nn.Module):
     With ``m=0`` there are no neighbourhoods, and what is left is GPS with the mixer in place of attention. Nodes that
     are equally important are read at random: in a new order at each call in training, in one order in evaluation. Walks
     are those of ``seed`` (or new ones at each call in training) and do not depend on other graphs of the batch.
+
+    Walks, and places in the order of importance, are made once for a :class:`~graphkit.ops.NeighborIndex` and kept with
+    it, so that later calls with it wait for no GPU (but with ``resample``, whose walks are new). Of ``edge_index`` they
+    are made at each call.
 
     O(N L) tokens: N L times the mixer's cost of a token, and N s m^2 ``num_walks`` steps of walks. Memory is that of
     N L ``hidden_channels`` numbers for each token layer, times what the mixer keeps (about 10 for a Mamba).

@@ -61,8 +61,8 @@ class RandomWalkFeatures(nn.Module):
         return self.encode(h, graph, self.seen(graph, walks))
 
     def seen(self, graph: NeighborIndex, walks: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """What the walks show whatever the weights: each tensor of walks, the nodes alone last, and its bits. O(P window)
-        bytes, which serve every call of :meth:`encode`."""
+        """What the walks show whatever the weights: each tensor of walks, the nodes alone last, and its bits. They take
+        O(P window) bytes and serve every call of :meth:`encode`."""
         alone = torch.arange(graph.num_nodes, device=graph.device).view(-1, 1, 1, 1)
         return [(walk, self.bits(graph, walk.flatten(0, 2))) for walk in (*walks, alone)]
 
