@@ -9,6 +9,8 @@ functions, Chebyshev polynomials or wavelets. From "Activation Space Selectable 
 from __future__ import annotations
 
 import argparse
+import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -22,15 +24,16 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--functions", nargs="+", default=["fit-exp", "fit-product", "fit-wave"])
 parser.add_argument("--families", nargs="+", default=["bspline", "rbf", "cheby", "wavelet"])
 parser.add_argument("--hidden", type=int, default=5)
-parser.add_argument("--steps", type=int, default=1500, help="of all phases; half of them before the selection")
+parser.add_argument("--steps", type=int, default=1500, help="of all phases; a fifth of them before pruning")
 parser.add_argument("--temperature", type=float, default=0.1, help="of the selection, at its end")
+parser.add_argument("--regularization", type=float, default=0.1, help="of the selection")
 parser.add_argument("--lr", type=float, default=0.01)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--plot", help="draw the functions of the first layer, of each input to each hidden unit")
 parser.add_argument("--fast", action="store_true", help="a few steps, to see that it runs")
 args = parser.parse_args()
 steps = 30 if args.fast else args.steps
-full, selective = steps // 2, 3 * steps // 10
+borders = (0, steps // 10, steps // 5, steps)  # of the phases: full, selective, pruned
 
 
 def optimizer_of(network: nn.Module) -> torch.optim.Optimizer:
@@ -48,20 +51,25 @@ for name in args.functions:
     )
     before = sum(p.numel() for p in network.parameters())
     optimizer = optimizer_of(network)
-    for step in range(steps):
-        if step == full:  # families that already lose stand still from here, and the choice sharpens
+    for phase, (first, last) in enumerate(pairwise(borders)):
+        if phase == 1:  # families that already lose stand still from here, and the choice sharpens
             select_families(network)
-        if full <= step < full + selective:
-            set_temperature(network, args.temperature ** ((step - full) / max(selective - 1, 1)))
-        if step == full + selective:  # every input keeps one family
+        if phase == 2:  # every input keeps one family; the parameters are others now
             prune_families(network)
-            optimizer = optimizer_of(network)  # the parameters are others now
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * (1 - step / steps)
-        loss = F.mse_loss(network(x[split.train]), y[split.train])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+            optimizer = optimizer_of(network)
+        for step in range(first, last):
+            part = (step - first) / max(last - first - 1, 1)
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * (1 + math.cos(math.pi * part)) / 2
+            if phase == 1:
+                set_temperature(network, args.temperature**part)
+            loss = F.mse_loss(network(x[split.train]), y[split.train])
+            if phase == 1:
+                # Without it an input may keep two families at half their weight, and pruning would take one away.
+                loss = loss + args.regularization * sum(layer.regularization() for layer in network)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     with torch.no_grad():
         error = (network(x[split.test]) - y[split.test]).square().mean().sqrt() / y[split.test].std()
     after = sum(p.numel() for p in network.parameters())
