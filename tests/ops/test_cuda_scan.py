@@ -1,4 +1,4 @@
-"""Triton kernels of the scans against float64 on the CPU. Without a GPU: TRITON_INTERPRET=1 runs those in float32."""
+"""Triton kernels of the scans against float64 on the CPU. Without a GPU: TRITON_INTERPRET=1 runs them, slowly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ state = importlib.import_module("graphkit.ops.cuda.state_scan")
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 PTRS = [[0, 0, 1, 4, 4, 37, 102, 102], [0, 133], [0, 16, 32, 80]]
 SINGLE, BRAIN = torch.float32, torch.bfloat16
-TOLERANCE = {SINGLE: 3e-6, BRAIN: 2e-2}
+TOLERANCE = {SINGLE: 3e-6, BRAIN: 2e-2, torch.float16: 2e-3}
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -59,8 +59,8 @@ def gated_inputs(ptr: Tensor, heads: int, width: int, depth: int, wide: bool, ta
         (PTRS[1], 1, 70, 66, True, 16, True, SINGLE),
         (PTRS[1], 1, 16, 16, False, 0.05, False, SINGLE),
         (PTRS[2], 2, 20, 33, True, 0.05, True, SINGLE),
-        # The interpreter multiplies the bits of bfloat16.
-        pytest.param(PTRS[1], 1, 70, 66, True, 16, False, BRAIN, marks=needs_cuda),
+        # The interpreter would multiply the bits of bfloat16.
+        (PTRS[1], 1, 70, 66, True, 16, False, BRAIN if CUDA else torch.float16),
     ],
 )
 def test_gated_scan(ptr, heads, width, depth, wide, tau, reverse, dtype):
