@@ -70,7 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "PubMed": _CITATIONS,
     "Minesweeper": {"epochs": 1000, "patience": 200},
     "Tolokers": {"epochs": 1000, "patience": 200},
-    "digit_canvases": {"hidden": 32, "epochs": 30, "patience": None},
+    "digit_canvases": {"hidden": 32, "dropout": 0.0, "epochs": 30, "patience": None},
 }
 
 
