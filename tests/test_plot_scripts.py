@@ -140,3 +140,30 @@ def test_names_lie_apart():
     assert all(a >= -100 and c <= 100 for a, _, c, _ in boxes)
     for place, (a, b, c, d) in enumerate(boxes):
         assert not any(a < g and e < c and b < h and f < d for e, f, g, h in boxes[:place])
+
+
+def test_recall(script):
+    made = record("hopfield_recall", "digits", {"Hopfield": {"Accuracy": 1.0}})
+    table = {"patterns": [10, 10, 100, 100], "beta": [1.0, 4.0, 1.0, 4.0], "Recalled": [90.0, 100.0, 50.0, 80.0]}
+    made.tables = {"Hopfield": table, "cosine": {"patterns": [10, 100], "beta": [0, 0], "Recalled": [70.0, 60.0]}}
+    picture = script("plot_recall").draw(made)
+    dots = circles(picture)
+    assert "Hopfield, beta 4" in picture
+    assert len(dots) == 6
+    assert dots[3][1] < dots[1][1]  # beta 4 recalls more of 100 images than beta 1
+    made.tables = {}
+    with pytest.raises(ValueError, match="no table"):
+        script("plot_recall").draw(made)
+
+
+def test_pretraining(script):
+    made = record("w2pgnn", "graphon-domains", {"GIN": {"Accuracy": 1.0}})
+    made.tables = {
+        "GIN": {"source": ["a", "b"], "target": ["x", "y"], "Feasibility": [-2.0, -1.0], "gain": [-1.0, 3.0]}
+    }
+    (a, b) = circles(script("plot_pretraining").draw(made))
+    assert a[0] < b[0]
+    assert a[1] > b[1]
+    made.tables = {}
+    with pytest.raises(ValueError, match="no tables"):
+        script("plot_pretraining").draw(made)
