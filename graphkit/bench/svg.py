@@ -207,7 +207,7 @@ def beside(
     """
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
     rows = [4, -8, 16, -20, 28, -32, 40, -44, 52]
-    found = []
+    found: list[tuple[float, float, str]] = []
     for (x, y), name in zip(points, names, strict=True):
         long = character * len(name)
         places = [(dx, dy, anchor) for dy in rows for dx, anchor in ((9, "start"), (-9, "end"))]
