@@ -142,7 +142,10 @@ class DatasetInfo:
         """
         names = [known for known in self.protocols if PROTOCOLS[known].task == task]
         if not names:
-            raise ValueError(f"{self.name} has no protocol for {task} tasks; it has {', '.join(self.protocols)}")
+            raise ValueError(
+                f"{self.name} has no protocol for {task} tasks; it has {', '.join(self.protocols)} "
+                "(`graphkit datasets` lists what each dataset has)"
+            )
         return names[0] if name is None else check_choice(name, "protocol", names)
 
 

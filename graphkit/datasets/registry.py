@@ -76,7 +76,8 @@ def _entry(name: str) -> tuple[DatasetInfo, Loader]:
     if name.lower() not in ENTRIES:
         names = [facts.name for facts, _ in ENTRIES.values()]
         raise ValueError(
-            f"name must be one of {len(names)} datasets, see available() (got {name!r}){nearest(name, names)}"
+            f"name must be one of the {len(names)} that `graphkit datasets`, or available(), lists "
+            f"(got {name!r}){nearest(name, names)}"
         )
     return ENTRIES[name.lower()]
 

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import index_to_mask
 
-from graphkit.utils.checks import check_pairs, check_range
+from graphkit.utils.checks import INDEX_DTYPES, check_device, check_pairs, check_range
 from graphkit.utils.seed import stream
 
 
@@ -87,7 +87,9 @@ class IndexSplit:
             the whole graph is.
 
     Raises:
-        ValueError: two parts share an id, or a part repeats one; a hidden id that is not for test.
+        TypeError: a part that is no tensor of whole numbers.
+        ValueError: a part that is no vector, two parts share an id, or a part repeats one; a hidden id that is not for
+            test.
     """
 
     train: Tensor
@@ -96,6 +98,16 @@ class IndexSplit:
     hidden: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("train", "valid", "test", "hidden"):
+            ids = getattr(self, name)
+            if ids is None and name == "hidden":
+                continue
+            if not isinstance(ids, Tensor) or ids.dtype not in INDEX_DTYPES:
+                got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+                raise TypeError(f"{name} must be ids, int64 (got {got}); of a mask, mask.nonzero().view(-1)")
+            if ids.dim() != 1:
+                raise ValueError(f"{name} must be a vector of ids (got {list(ids.shape)})")
+        check_device(train=self.train, valid=self.valid, test=self.test, hidden=self.hidden)
         if self.hidden is not None and not bool(torch.isin(self.hidden, self.test).all()):
             bad = int(self.hidden[~torch.isin(self.hidden, self.test)][0])
             raise ValueError(f"hidden must hold ids of test alone (got {bad}, which is not among them)")
@@ -358,12 +370,20 @@ def mask_split(data: Data, index: int = 0) -> IndexSplit:
     """The split that comes with the data as ``train_mask``, ``val_mask`` and ``test_mask``.
 
     Masks ``[N, S]`` hold S splits; ``index`` counts through them and starts again after the last one.
+
+    Raises:
+        ValueError: no masks, ones of another shape or type, or masks that overlap.
     """
     parts = []
     for name in ("train_mask", "val_mask", "test_mask"):
         mask = getattr(data, name, None)
         if mask is None:
-            raise ValueError(f"data has no {name}: this graph comes without a fixed split")
+            raise ValueError(f"data has no {name}: this graph comes without a fixed split; random_node_split makes one")
+        if mask.dtype != torch.bool or mask.dim() not in (1, 2) or mask.size(0) != data.num_nodes:
+            raise ValueError(
+                f"data.{name} must be bool, [{data.num_nodes}] or [{data.num_nodes}, S] "
+                f"(got {list(mask.shape)} {mask.dtype})"
+            )
         parts.append((mask if mask.dim() == 1 else mask[:, index % mask.size(1)]).nonzero().view(-1))
     return IndexSplit(*parts)
 
@@ -501,6 +521,10 @@ def _place_in_class(y: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     if label.numel() != y.size(0):
         raise ValueError(f"y must hold one label for each node (got shape {list(y.shape)})")
     if label.is_floating_point():
+        if bool((label.nan_to_num() % 1 != 0).any()):
+            raise ValueError(
+                f"y must hold class numbers (got {float(label[(label.nan_to_num() % 1 != 0).nonzero()[0, 0]]):g})"
+            )
         label = torch.where(label.isnan(), -1, label).long()
     order = torch.randperm(label.numel(), generator=stream(seed))
     by_class = order[label[order].sort(stable=True).indices]

@@ -138,6 +138,8 @@ def _language_model(config: Config, num_tokens: int) -> TokenModel:
 
 
 def _gcn(config: Config, task: NodeClassificationTask) -> GraphSequential:
+    if task.num_features == 0:
+        raise ValueError(f"{config.dataset} has no node features; `graphkit datasets` lists which have")
     parts: list[nn.Module] = []
     for inputs in [task.num_features, *[config.channels] * (config.layers - 2)]:
         conv = GNN(inputs, config.channels, 1, conv="gcn", input_dropout=config.dropout, layer_norm=False)

@@ -165,7 +165,9 @@ class _Stages:
         self.data: Data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
         self.options: dict[str, Any] = {"num_classes": dataset.info.classes}
         if self.data.x is None:
-            raise ValueError(f"{config.dataset} has no node features, which students need")
+            raise ValueError(
+                f"{config.dataset} has no node features, which students need; `graphkit datasets` lists which have"
+            )
         if float(self.data.x.max()) > 1:
             # Into the range of the generator's likelihood.
             self.data.x = self.data.x / self.data.x.max()

@@ -82,7 +82,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("link", config.protocol))
     if split.x is None:
-        raise ValueError(f"{config.dataset} has no node features, which forward learning needs")
+        raise ValueError(
+            f"{config.dataset} has no node features, which forward learning needs; `graphkit datasets` lists which have"
+        )
     # The layers of forward learning make their input so; backpropagation gains from it, too.
     split = replace(split, x=F.normalize(split.x))
     procedure, _, kind = model.partition("-")

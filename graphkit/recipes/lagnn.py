@@ -195,7 +195,10 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
     if data.x is None:
-        raise ValueError(f"{config.dataset} has no node features, which neighbours' are generated from")
+        raise ValueError(
+            f"{config.dataset} has no node features, which neighbours' are generated from; "
+            "`graphkit datasets` lists which have"
+        )
     common: dict[str, Any] = {"num_classes": dataset.info.classes, **_views(config, model)}
     start_from = None
     if model.startswith("LA"):

@@ -119,7 +119,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     options: dict[str, Any] = {"num_classes": dataset.info.classes}
     task = SizedNodeClassificationTask(*graph, **options)
     if task.num_features == 0:
-        raise ValueError(f"{config.dataset} has no node features, which these models need")
+        raise ValueError(
+            f"{config.dataset} has no node features, which these models need; `graphkit datasets` lists which have"
+        )
     seed_everything(seed)
     if model in BASELINES:
         return _trained(config, task, _baseline(config, task, model))

@@ -145,7 +145,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     if not dataset.info.features:
-        raise ValueError(f"{config.dataset} has no node features, which students need")
+        raise ValueError(
+            f"{config.dataset} has no node features, which students need; `graphkit datasets` lists which have"
+        )
     data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
     if model in TEACHERS:
         return _student(config, model, data, split, dataset.info.classes, seed)

@@ -21,7 +21,7 @@ from graphkit.train.trainer import FitResult
 from graphkit.transforms.prune import CosinePrune, JaccardPrune, random_recover
 from graphkit.transforms.similar_edges import add_similar_edges
 from graphkit.transforms.undirected import undirected_edges
-from graphkit.utils.checks import check_int, check_range
+from graphkit.utils.checks import check_finite, check_int, check_range
 from graphkit.utils.seed import stream
 
 
@@ -348,4 +348,5 @@ def _check_graph(data: Data) -> None:
             "data must have edge_index and x; without features, give each node a feature of its own (a sparse identity "
             "matrix) and prune with a threshold of 0"
         )
+    check_finite(data.x.values() if data.x.is_sparse_csr else data.x, "data.x")
     undirected_edges(data.edge_index, data.num_nodes or 0)

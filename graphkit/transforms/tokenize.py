@@ -16,7 +16,15 @@ from torch_geometric.transforms import BaseTransform
 
 from graphkit.ops import NeighborIndex, neighborhood_walks, ppr, spmm, visited_sets
 from graphkit.ops.csr import counts_to_ptr
-from graphkit.utils.checks import check_choice, check_device, check_features, check_finite, check_int, check_range
+from graphkit.utils.checks import (
+    NO_FEATURES,
+    check_choice,
+    check_device,
+    check_features,
+    check_finite,
+    check_int,
+    check_range,
+)
 
 
 def chain_edges(length: int) -> Tensor:
@@ -430,7 +438,7 @@ def _with(data: Data, taken: str, fields: dict[str, Tensor]) -> Data:
 def _graph(data: Data) -> tuple[Tensor, NeighborIndex]:
     if data.x is None or data.edge_index is None:
         missing = [name for name in ("x", "edge_index") if getattr(data, name) is None]
-        remedy = "; RandomWalkEncoding makes features of edges" if data.x is None else ""
+        remedy = f"; {NO_FEATURES}" if data.x is None else ""
         raise ValueError(f"data must have x and edge_index (missing: {', '.join(missing)}){remedy}")
     check_device(x=data.x, edge_index=data.edge_index)
     check_features(data.x, "data.x")

@@ -12,6 +12,11 @@ from torch import Tensor
 
 INDEX_DTYPES = (torch.int64, torch.int32)
 
+# What to do about a graph without features.
+NO_FEATURES = (
+    "graphkit.transforms.RandomWalkEncoding and torch_geometric.transforms.OneHotDegree make features of the edges"
+)
+
 
 def check_pair_shape(pairs: Tensor, name: str = "edge_label_index") -> Tensor:
     """Return ``pairs`` if it is an integer tensor ``[2, B]``, whatever the ids.
@@ -60,11 +65,15 @@ def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index", w
     return pairs
 
 
+def _remedy(x: object) -> str:
+    return f"; {NO_FEATURES}" if x is None else ""
+
+
 def check_features(x: Tensor, name: str = "x") -> Tensor:
     """Return ``x`` if it is a floating matrix ``[N, F]``, dense or sparse CSR, without NaN or infinity."""
     if not isinstance(x, Tensor) or x.dim() != 2:
         got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name} must be a matrix [num_nodes, num_features] (got {got})")
+        raise ValueError(f"{name} must be a matrix [num_nodes, num_features] (got {got}){_remedy(x)}")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point (got {x.dtype}); convert with .float()")
     if not bool(torch.isfinite(x.values() if x.is_sparse_csr else x).all()):
@@ -77,7 +86,7 @@ def check_like(x: Tensor, weight: Tensor | None, name: str = "x") -> Tensor:
     """Return ``x`` if it is a floating tensor that layers with ``weight`` take: of its device and, but for autocast,
     its dtype."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor (got {type(x).__name__})")
+        raise TypeError(f"{name} must be a torch.Tensor (got {type(x).__name__}){_remedy(x)}")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point (got {x.dtype}); convert with .float()")
     if weight is not None:
@@ -91,7 +100,7 @@ def check_rows(x: Tensor, channels: int, weight: Tensor | None = None, name: str
     """Return ``x`` if it is a matrix ``[N, channels]`` that layers with ``weight`` take, see :func:`check_like`."""
     if not isinstance(x, Tensor) or x.dim() != 2 or x.size(1) != channels:
         got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name} must have shape [N, {channels}] (got {got})")
+        raise ValueError(f"{name} must have shape [N, {channels}] (got {got}){_remedy(x)}")
     return check_like(x, weight, name)
 
 

@@ -220,3 +220,14 @@ good = symmetric(3, 0)
 def test_bad_input(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gromov_wasserstein(**{"C1": good, "C2": good, **arguments})
+
+
+def test_weights_in_single_precision_sum_to_one_nearly():
+    matrix = torch.rand(4, 4, dtype=torch.float64)
+    matrix = matrix + matrix.mT
+    p = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    value, plan = gromov_wasserstein(matrix, matrix, p, p)
+    assert float(value) == pytest.approx(0, abs=1e-9)
+    assert torch.allclose(plan.sum(1), p.double(), atol=1e-6)
+    with pytest.raises(ValueError, match=r"sum to 1, none negative .got shape .4., sum 2"):
+        gromov_wasserstein(matrix, matrix, 2 * p, p)

@@ -329,3 +329,39 @@ def test_cross_validation_with_bad_arguments(options, message):
         cross_validation_split(torch.zeros(20, dtype=torch.long), **options)
     with pytest.raises(ValueError, match="too few"):
         cross_validation_split(torch.tensor([0, 1, -1, -1]), valid=0.1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        ([[0], [1], [2]], TypeError, r"train must be ids, int64 \(got list\)"),
+        ([torch.tensor([0.0]), *torch.tensor([[1], [2]])], TypeError, "train must be ids, int64 .got torch.float32."),
+        (list(torch.eye(3).bool()), TypeError, "of a mask, mask.nonzero"),
+        (list(torch.tensor([[[0]], [[1]], [[2]]])), ValueError, r"train must be a vector of ids \(got \[1, 1\]\)"),
+        ([torch.tensor([0], device="meta"), *torch.tensor([[1], [2]])], ValueError, "valid is on cpu, train on meta"),
+    ],
+)
+def test_parts_that_are_no_ids(parts, error, message):
+    with pytest.raises(error, match=message):
+        IndexSplit(*parts)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(4, dtype=torch.bool), r"data.train_mask must be bool, \[6\] or \[6, S\] \(got \[4\]"),
+        (torch.zeros(6), "got .6. torch.float32"),
+        (torch.arange(6), "got .6. torch.int64"),
+        (torch.ones(6, dtype=torch.bool), "must not overlap"),
+    ],
+)
+def test_masks_that_make_no_split(mask, message):
+    valid = torch.arange(6) == 4
+    data = Data(num_nodes=6, train_mask=mask, val_mask=valid, test_mask=torch.arange(6) == 5)
+    with pytest.raises(ValueError, match=message):
+        mask_split(data)
+
+
+def test_real_values_are_no_classes():
+    with pytest.raises(ValueError, match=r"y must hold class numbers \(got 0.5\)"):
+        random_node_split(torch.tensor([0.0, torch.nan, 0.5, 1.0]))

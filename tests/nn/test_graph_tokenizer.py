@@ -245,3 +245,9 @@ def test_student_ignores_the_graph() -> None:
 def test_bad_students(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CodeDistillMLP(4, 4, 2, **options)
+
+
+@pytest.mark.parametrize(("x", "error"), [(None, ValueError), (torch.ones(2, 3).long(), TypeError)])
+def test_what_is_no_matrix_of_node_features(x, error):
+    with pytest.raises(error, match="x must"):
+        GraphTokenizer(3, 4, 2, num_codes=4)(x, torch.tensor([[0, 1], [1, 0]]))

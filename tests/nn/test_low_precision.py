@@ -354,6 +354,7 @@ def genotype_text(**changes: Any) -> str:
         (lambda: Genotype.from_json(genotype_text(width=None)), "width"),
         (lambda: Genotype.from_json(genotype_text(shortcut0="open")), "a decision of blocks"),
         (lambda: Genotype.from_json(genotype_text(format__linear="int8")), "fp32, binary, ternary or FIXi.f"),
+        (lambda: network()(None, EDGES), "got NoneType.; graphkit.transforms.RandomWalkEncoding"),
         (lambda: network()(torch.randn(4, 6), EDGES), r"x must have shape \[N, 5\] \(got \[4, 6\]\)"),
     ],
 )

@@ -95,3 +95,17 @@ def test_no_rows_and_no_entries() -> None:
     assert layer(torch.ones(0, 9)).shape == (0, 4)
     empty = torch.zeros(3, 9).to_sparse_csr()
     torch.testing.assert_close(layer(empty), layer.bias.expand(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (None, ValueError, "got NoneType.; graphkit.transforms.RandomWalkEncoding"),
+        (torch.ones(2, 3).long(), TypeError, "convert with .float"),
+        (torch.ones(2, 3).double(), TypeError, "but the weights are torch.float32"),
+        (torch.ones(2, 3, device="meta"), ValueError, "is on meta"),
+    ],
+)
+def test_what_is_no_matrix_of_features(x, error, message):
+    with pytest.raises(error, match=message):
+        SparseLinear(3, 2, dropout=0.5)(x)

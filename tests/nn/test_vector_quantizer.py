@@ -396,3 +396,8 @@ def test_bad_masks_and_codes() -> None:
 def test_a_codebook_of_another_size_is_refused() -> None:
     with pytest.raises(RuntimeError, match="size mismatch for codebook"):
         VectorQuantizer(4, 5).load_state_dict(VectorQuantizer(4, 6).state_dict())
+
+
+def test_whole_numbers_are_no_vectors():
+    with pytest.raises(TypeError, match="must be floating point"):
+        VectorQuantizer(4, 8)(torch.ones(3, 4).long())

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN
+from torch_geometric.nn import GCN, GCNConv
 
 from graphkit.datasets import IndexSplit, load
 from graphkit.nn import GNN
@@ -314,3 +314,12 @@ def test_training_beats_the_majority_class(kind: str, tmp_path) -> None:
     assert result.test("Accuracy") > max(80.0, majority)
     # The model is left with the weights of the best epoch.
     assert task.evaluate(model, "test")["Accuracy"] == pytest.approx(result.test("Accuracy"))
+
+
+@pytest.mark.parametrize("model", [GCNConv(5, 2), GNN(5, 4, 2)])
+def test_a_graph_without_features_is_told_what_makes_some(model):
+    edge_index = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]])
+    data = Data(edge_index=edge_index, y=torch.tensor([0, 1, 0, 1]), num_nodes=4)
+    task = NodeClassificationTask(data, IndexSplit(torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([3])))
+    with pytest.raises(ValueError, match="OneHotDegree make features of the edges"):
+        task.logits(model)

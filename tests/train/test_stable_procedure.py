@@ -233,3 +233,10 @@ ONE_WAY = Data(x=DATA.x, y=DATA.y, edge_index=DATA.edge_index[:, : DATA.num_edge
 def test_bad_input(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_features_that_are_not_finite():
+    x, edge_index = torch.tensor([[1.0], [torch.nan]]), torch.tensor([[0, 1], [1, 0]])
+    for features in (x, x.to_sparse_csr()):
+        with pytest.raises(ValueError, match=r"data\.x holds nan"):
+            STABLE(1, 2, binarize=True).refine(Data(x=features, edge_index=edge_index))

@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 
 from graphkit.utils.checks import (
     check_choice,
+    check_device,
     check_features,
+    check_finite,
     check_int,
+    check_like,
+    check_mask,
     check_pair_shape,
     check_pairs,
     check_range,
+    check_rows,
     nearest,
 )
 from graphkit.utils.extras import require
@@ -132,3 +137,34 @@ def test_extras_are_named():
     assert require("math", "anything") is math
     with pytest.raises(ImportError, match=r"no_such_module is needed here: pip install 'graphkit\[tune\]'"):
         require("no_such_module", "tune")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: check_mask(torch.ones(3), [3], "there"),
+            TypeError,
+            r"mask must be bool, True for there .got torch.float32",
+        ),
+        (lambda: check_mask(torch.ones(2, 3).bool(), [3], "there"), ValueError, r"mask must broadcast to \[3\]"),
+        (lambda: check_mask(torch.ones(3, 2).bool(), [4, 2], "there"), ValueError, r"got \[3, 2\]"),
+        (lambda: check_finite(torch.tensor([[0.0], [torch.inf]])), ValueError, r"x holds inf at \[1, 0\]"),
+        (lambda: check_device(a=torch.ones(1), b=torch.ones(1, device="meta")), ValueError, "b is on meta, a on cpu"),
+        (lambda: check_rows(torch.ones(2, 3), 4, name="y"), ValueError, r"y must have shape \[N, 4\] \(got \[2, 3\]\)"),
+        (lambda: check_like([1.0], None), TypeError, r"x must be a torch.Tensor \(got list\)"),
+        (lambda: check_features(None), ValueError, "got NoneType.; graphkit.transforms.RandomWalkEncoding"),
+    ],
+)
+def test_tensors_that_do_not_fit(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_tensors_that_fit_come_back():
+    mask, x = torch.ones(1, 3).bool(), torch.ones(2, 3)
+    assert check_mask(mask, [5, 2, 3], "there") is mask
+    assert check_rows(x, 3, torch.ones(1)) is check_finite(x) is x
+    with torch.autocast("cpu", torch.bfloat16):
+        assert check_like(x.bfloat16(), x).dtype == torch.bfloat16
+    check_device(x=x, nothing=None)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from graphkit.ops import spmm
 from graphkit.ops.csr import counts_to_ptr, ptr_to_index
 from graphkit.ops.dropout import dropout
-from graphkit.utils.checks import check_range
+from graphkit.utils.checks import check_like, check_range, check_rows
 
 # PyTorch says so at the first sparse matrix; nothing here depends on more than their storage.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -47,18 +47,16 @@ class SparseLinear(nn.Linear):
         self.dropout = check_range(dropout, "dropout", 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 2 or x.size(1) != self.in_features:
-            raise ValueError(f"x must have shape [N, {self.in_features}] (got {list(x.shape)})")
-        x = sparse_dropout(x, self.dropout, self.training)
+        x = sparse_dropout(check_rows(x, self.in_features), self.dropout, self.training)
         if not x.is_sparse_csr:
-            return F.linear(x, self.weight, self.bias)
+            return F.linear(check_like(x, self.weight), self.weight, self.bias)
         out = spmm(x.crow_indices(), x.col_indices(), self.weight.t().contiguous(), x.values().to(self.weight.dtype))
         return out if self.bias is None else out + self.bias
 
 
 def sparse_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout; of a sparse CSR matrix only the stored entries are drawn, since zeros stay zero anyway."""
-    if not x.is_sparse_csr:
+    if not check_like(x, None).is_sparse_csr:
         return dropout(x, p, training)
     if not training or p == 0:
         return x

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from graphkit.nn.conv.propagate import incoming, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.ops import NeighborIndex
-from graphkit.utils.checks import check_choice, check_range
+from graphkit.utils.checks import NO_FEATURES, check_choice, check_range
 
 
 class GCNEncoder(nn.Module):
@@ -83,7 +83,7 @@ class GCNEncoder(nn.Module):
 
     def forward(self, x: Tensor, edge_index: NeighborIndex | Tensor) -> Tensor:
         if not isinstance(x, Tensor):
-            raise ValueError(f"x must be a matrix [N, {self.in_channels}] (got {type(x).__name__})")
+            raise ValueError(f"x must be a matrix [N, {self.in_channels}] (got {type(x).__name__}); {NO_FEATURES}")
         graph = incoming(edge_index, x.size(0))
         h = self.activate(propagate(self.linear1(x), graph) + self.bias1)
         return self.activate(propagate(self.linear2(h), graph) + self.bias2)

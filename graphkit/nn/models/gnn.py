@@ -12,7 +12,7 @@ from graphkit.nn.conv.propagate import dropout_edges, propagate
 from graphkit.nn.conv.sparse_linear import SparseLinear, sparse_dropout
 from graphkit.ops import NeighborIndex
 from graphkit.ops.dropout import dropout
-from graphkit.utils.checks import check_choice, check_probabilities, check_range
+from graphkit.utils.checks import NO_FEATURES, check_choice, check_probabilities, check_range
 
 _AGGREGATION = {"gcn": "gcn", "sage": "mean", "sage-gcn": "walk"}
 
@@ -111,7 +111,7 @@ class GNN(nn.Module):
         if self.embedding is not None:
             h = self.embedding.weight
         elif x is None:
-            raise ValueError(f"x must be a matrix [N, {self.in_channels}] (got None)")
+            raise ValueError(f"x must be a matrix [N, {self.in_channels}] (got None); {NO_FEATURES}")
         else:
             h = x
         graph, scale = dropout_edges(NeighborIndex.of(edge_index, h.size(0)), self.edge_dropout, self.training)

@@ -17,7 +17,7 @@ from graphkit.nn.quantize import VectorQuantizer, VQOutput
 from graphkit.ops import NeighborIndex
 from graphkit.ops.dropout import dropout
 from graphkit.ops.edge_reconstruction import MODES, edge_reconstruction_loss
-from graphkit.utils.checks import check_choice, check_int, check_probabilities, check_range
+from graphkit.utils.checks import check_choice, check_int, check_probabilities, check_range, check_rows
 
 _SHARPNESS = 2  # exponent of the scaled cosine error
 
@@ -135,6 +135,7 @@ class GraphTokenizer(nn.Module):
         return dropout(h, self.dropout, self.training)
 
     def forward(self, x: Tensor, edge_index: NeighborIndex | Tensor) -> TokenizerOutput:
+        check_rows(x, self.in_channels, self.lin_out.weight)
         graph = NeighborIndex.of(edge_index, x.size(0))
         h = self.encode(x, graph)
         tokens = self.quantizer(h)

@@ -18,7 +18,7 @@ from graphkit.nn.quantize.fixed_point import BinaryQuantizer, FixedPointQuantize
 from graphkit.nn.quantize.straight_through import Choice, straight_through, straight_through_mixture
 from graphkit.ops import NeighborIndex, spmm
 from graphkit.ops.dropout import dropout
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.utils.checks import check_choice, check_int, check_range, check_rows
 
 # Attention scores with the weights that each needs. Those with weights are followed by a softmax over the neighbours.
 ATTENTION: dict[str, tuple[str, ...]] = {
@@ -591,8 +591,7 @@ def run_blocks(
     """The logits ``[N, C]`` of a stack of blocks."""
     first = blocks[0]
     assert isinstance(first, LPGNNBlock)
-    if x.dim() != 2 or x.size(1) != first.sources[0]:
-        raise ValueError(f"x must have shape [N, {first.sources[0]}] (got {list(x.shape)})")
+    check_rows(x, first.sources[0])
     graph = NeighborIndex.of(edge_index, x.size(0)).with_self_loops()
     rows = SparseRows(x.crow_indices(), x.col_indices(), x.values()) if x.is_sparse_csr else x
     sources = [Source(first.quantize_features(rows, choices[0]), first.sources[0])]

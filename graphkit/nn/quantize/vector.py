@@ -247,6 +247,8 @@ class VectorQuantizer(nn.Module):
         if not isinstance(x, Tensor) or x.dim() != 2 or x.size(1) != self.dim:
             got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must have shape [N, {self.dim}] (got {got})")
+        if not x.is_floating_point():
+            raise TypeError(f"x must be floating point (got {x.dtype}); convert with .float()")
         if x.size(0) == 0:
             raise ValueError("x must have at least one row (got an empty batch)")
         if mask is not None and (mask.shape != x.shape[:1] or mask.dtype != torch.bool):

@@ -76,8 +76,6 @@ class LocalAugmentation(BaseTransform):
         self._kept: tuple[Tensor, Any, Tensor, Tensor | None] | None = None
 
     def forward(self, data: Data) -> list[Tensor]:
-        if data.x is None:
-            raise ValueError("data must have node features x (got None)")
         x = check_features(data.x, "data.x")
         self.cvae.check_features(x, "data.x")
         own = normalize_rows(x) if self.normalize else x

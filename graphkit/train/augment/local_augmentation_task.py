@@ -16,7 +16,7 @@ from graphkit.nn.conv.sparse_linear import stack_rows
 from graphkit.ops import NeighborIndex
 from graphkit.train.augment.consistency_task import ConsistencyTask
 from graphkit.train.augment.local_augmentation import LocalAugmentation, normalize_rows
-from graphkit.utils.checks import check_int
+from graphkit.utils.checks import NO_FEATURES, check_int
 from graphkit.utils.seed import stream
 
 
@@ -140,7 +140,9 @@ class LocalAugmentationTask(ConsistencyTask):
         num_classes: int | None = None,
     ) -> None:
         if data.x is None:
-            raise ValueError("data must have node features x, from which neighbours' are generated (got None)")
+            raise ValueError(
+                f"data must have node features x, from which neighbours' are generated (got None); {NO_FEATURES}"
+            )
         if getattr(split, "hidden", None) is not None:
             raise ValueError("split hides nodes, whose features would be needed; give the graph without them")
         prepared = copy.copy(data)

@@ -16,7 +16,7 @@ from graphkit.ops import NeighborIndex
 from graphkit.train.contrastive.pot import POTLoss
 from graphkit.train.linear_probe import ProbeResult, linear_probe
 from graphkit.train.tasks.node_classification import NodeClassificationTask
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.utils.checks import NO_FEATURES, check_choice, check_int, check_range
 from graphkit.utils.describe import checksum
 from graphkit.utils.seed import stream
 
@@ -82,7 +82,9 @@ class ContrastiveTask(NodeClassificationTask):
         if getattr(split, "hidden", None) is not None:
             raise ValueError("split must not hide nodes: contrastive learning is on the graph that is known as a whole")
         if self.x is None:
-            raise ValueError("data must have features x, which contrastive learning starts from (got None)")
+            raise ValueError(
+                f"data must have features x, which contrastive learning starts from (got None); {NO_FEATURES}"
+            )
         if len(views) != 2:
             raise ValueError(f"views must hold two transforms (got {len(views)})")
         check_range(kappa, "kappa", 0, 1)

@@ -15,7 +15,7 @@ from graphkit.nn import code_scores
 from graphkit.nn.conv.sparse_linear import select_rows
 from graphkit.train.distill.losses import distillation_kl, soft_code_kl
 from graphkit.train.distill.taught_task import TaughtTask
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.utils.checks import NO_FEATURES, check_choice, check_int, check_range
 from graphkit.utils.seed import stream
 
 RELATIONS = ("cosine", "l2", "released")
@@ -97,7 +97,7 @@ class NodeDistillationTask(TaughtTask):
     ) -> None:
         super().__init__(data, split, teacher, metrics, num_classes=num_classes)
         if self.x is None:
-            raise ValueError("data must have features x: they are all that a student sees (got None)")
+            raise ValueError(f"data must have features x: they are all that a student sees (got None); {NO_FEATURES}")
         self.w_hard, self.w_soft = check_range(w_hard, "w_hard", 0), check_range(w_soft, "w_soft", 0)
         self.w_code = check_range(w_code, "w_code", 0)
         self.terms = tuple(term for term in TERMS if getattr(self, f"w_{term}") > 0)

@@ -14,6 +14,7 @@ from graphkit.datasets.splits import IndexSplit
 from graphkit.nn import ForwardStack
 from graphkit.train.tasks.node_classification import NodeClassificationTask
 from graphkit.train.tasks.task import Task
+from graphkit.utils.checks import NO_FEATURES
 
 
 class LocalTask(Task):
@@ -44,7 +45,7 @@ class LocalNodeTask(LocalTask, NodeClassificationTask):
     ) -> None:
         super().__init__(data, split, metrics, num_classes=num_classes)
         if self.x is None:
-            raise ValueError("data must have x: labels enter beside the features (got none)")
+            raise ValueError(f"data must have x: labels enter beside the features (got none); {NO_FEATURES}")
         if self.x.is_sparse_csr:
             self.x = self.x.to_dense()  # for virtual nodes and labels beside it; ``sparse_x`` is sparse again
         if self.whole is not None:

@@ -18,7 +18,7 @@ from graphkit.nn import sparsify
 from graphkit.ops import NeighborIndex
 from graphkit.train.metrics import roc_auc
 from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import INDEX_DTYPES, check_choice, check_features, check_pairs
+from graphkit.utils.checks import INDEX_DTYPES, NO_FEATURES, check_choice, check_features, check_pairs
 
 METRICS = ("Accuracy", "F1", "AUC", "Likelihood")
 
@@ -159,7 +159,13 @@ class NodeClassificationTask(Task):
 
     def outputs(self, model: nn.Module) -> Any:
         """What ``model`` returns for the whole graph: logits, or a tuple that begins with them."""
-        return model(self.features(model), self.graph if getattr(model, "takes_index", False) else self.edge_index)
+        x, graph = self.features(model), self.graph if getattr(model, "takes_index", False) else self.edge_index
+        try:
+            return model(x, graph)
+        except (AttributeError, TypeError) as error:
+            if x is not None:
+                raise
+            raise ValueError(f"model reads features, which data lacks (x is None); {NO_FEATURES}") from error
 
     def features(self, model: nn.Module) -> Any:
         """What ``model`` gets as its first argument."""
