@@ -52,8 +52,8 @@ def test_a_run_writes_a_record(tmp_path):
 
 
 def test_a_run_on_canvases(tmp_path):
-    words = ["--dataset", "digit_canvases", "--fast", "--epochs", "1", "--batch-size", "250", "--models", "CB", "--quiet"]
-    assert cli.main(["run", "cbnet", *words, "--out", str(tmp_path)]) in (0, None)
+    words = ["--dataset", "digit_canvases", "--fast", "--epochs", "1", "--batch-size", "250", "--models", "CB"]
+    assert cli.main(["run", "cbnet", *words, "--quiet", "--out", str(tmp_path)]) in (0, None)
     record = json.loads((tmp_path / "cbnet" / "digit_canvases.json").read_text())
     assert {row["metric"] for row in record["rows"]} == {"Mean IoU", "Accuracy"}
     with pytest.raises(ValueError, match="reset-majority has no images"):
