@@ -379,10 +379,10 @@ def mask_split(data: Data, index: int = 0) -> IndexSplit:
         mask = getattr(data, name, None)
         if mask is None:
             raise ValueError(f"data has no {name}: this graph comes without a fixed split; random_node_split makes one")
-        if mask.dtype != torch.bool or mask.dim() not in (1, 2) or mask.size(0) != data.num_nodes:
+        nodes = mask.size(0) if data.num_nodes is None else data.num_nodes
+        if mask.dtype != torch.bool or mask.dim() not in (1, 2) or mask.size(0) != nodes:
             raise ValueError(
-                f"data.{name} must be bool, [{data.num_nodes}] or [{data.num_nodes}, S] "
-                f"(got {list(mask.shape)} {mask.dtype})"
+                f"data.{name} must be bool, [{nodes}] or [{nodes}, S] (got {list(mask.shape)} {mask.dtype})"
             )
         parts.append((mask if mask.dim() == 1 else mask[:, index % mask.size(1)]).nonzero().view(-1))
     return IndexSplit(*parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from graphkit.utils.checks import check_device, check_finite, check_int, check_like
+from graphkit.utils.checks import check_device, check_int, check_like
 
 
 class Forecaster(nn.Module):
@@ -25,7 +25,7 @@ class Forecaster(nn.Module):
 
     Raises:
         TypeError: inputs of another type than the weights.
-        ValueError: inputs of another shape, NaN in a window, or no marks where they are read.
+        ValueError: inputs of another shape, or no marks where they are read.
     """
 
     num_vars: int | None = None
@@ -40,7 +40,7 @@ class Forecaster(nn.Module):
         return self.forecast(x, marks if self.time_dim else None)
 
     def check_inputs(self, x: Tensor, marks: Tensor | None) -> None:
-        """Raise an error for inputs of another shape or type, and for a window with a gap (NaN)."""
+        """Raise an error for inputs of another shape or type; NaN stays in its window."""
         check_like(x, next(self.parameters(), None))
         wanted = f"[B, {self.seq_len}, {'V' if self.num_vars is None else self.num_vars}]"
         if x.dim() != 3 or x.size(1) != self.seq_len or self.num_vars not in (None, x.size(2)):
@@ -49,7 +49,6 @@ class Forecaster(nn.Module):
             got = "none" if marks is None else list(marks.shape)
             raise ValueError(f"marks must have shape {[*x.shape[:2], self.time_dim]} (got {got})")
         check_device(x=x, marks=marks)
-        check_finite(x)
 
     def forecast(self, x: Tensor, marks: Tensor | None) -> Tensor:
         """``[B, T, V]``, arguments checked; ``marks`` is None where none are read."""
