@@ -166,7 +166,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         weight_decay = config.sage_weight_decay if model == "SAGE" else config.gcn_weight_decay
         lr, epochs = config.gnn_lr, config.epochs
     optimizer = torch.optim.Adam(network.parameters(), lr, weight_decay=weight_decay)
-    return Experiment(task, network, optimizer, epochs, config.patience, "last")
+    return Experiment(task, network, optimizer, epochs, config.patience, ties="last")
 
 
 def _student(config: Config, model: str, data: Data, split: IndexSplit, classes: int, seed: int) -> Experiment:
@@ -187,7 +187,7 @@ def _student(config: Config, model: str, data: Data, split: IndexSplit, classes:
     seed_everything(seed)
     network = _mlp(config, task, first.model.code_dim if settings.get("w_code") else None)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(network.parameters(), config.lr, weight_decay=config.weight_decay)
-    return Experiment(task, network, optimizer, config.epochs, config.patience, "last", start_from=(name, first))
+    return Experiment(task, network, optimizer, config.epochs, config.patience, ties="last", start_from=(name, first))
 
 
 def _mlp(config: Config, task: NodeClassificationTask, code_dim: int | None) -> CodeDistillMLP:

@@ -23,13 +23,13 @@ class Experiment:
         optimizer: None for a model without training.
         max_epochs: epochs.
         patience: evaluations without improvement before stopping; None never.
-        ties: which of several epochs with the same validation value counts, ``"first"`` or ``"last"``.
         clip_grad_norm: largest gradient norm of each parameter group; None leaves gradients alone.
         eval_every: epochs between evaluations.
         schedule: factor of the learning rates by the epochs done, see :class:`~graphkit.train.Trainer`.
         start_from: name and experiment of what is trained first: a model of the same shape, which lends its weights, or
             a part of ``model``, or a module that ``task`` uses. It may start from another one in turn.
         measure: further values of the trained model by name, such as its size, beside its metrics; not of a split.
+        ties: which of several epochs with the same validation value counts, ``"first"`` or ``"last"``.
     """
 
     task: Task
@@ -37,12 +37,12 @@ class Experiment:
     optimizer: torch.optim.Optimizer | None = None
     max_epochs: int = 0
     patience: int | None = None
-    ties: str = "first"
     clip_grad_norm: float | None = None
     eval_every: int = 1
     schedule: Callable[[float], float] | None = None
     start_from: tuple[str, Experiment] | None = None
     measure: Callable[[Experiment], dict[str, float]] | None = None
+    ties: str = "first"
 
     def run(self, **trainer: Any) -> FitResult:
         """Train and evaluate; ``trainer`` are further arguments of :class:`~graphkit.train.Trainer`."""
