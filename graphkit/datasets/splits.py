@@ -369,7 +369,8 @@ def _without_edges(data: Data) -> Data:
 def mask_split(data: Data, index: int = 0) -> IndexSplit:
     """The split that comes with the data as ``train_mask``, ``val_mask`` and ``test_mask``.
 
-    Masks ``[N, S]`` hold S splits; ``index`` counts through them and starts again after the last one.
+    Masks are of nodes, or of edges (relations). Those ``[N, S]`` hold S splits; ``index`` counts through them and
+    starts again after the last one.
 
     Raises:
         ValueError: no masks, ones of another shape or type, or masks that overlap.
@@ -380,7 +381,7 @@ def mask_split(data: Data, index: int = 0) -> IndexSplit:
         if mask is None:
             raise ValueError(f"data has no {name}: this graph comes without a fixed split; random_node_split makes one")
         nodes = mask.size(0) if data.num_nodes is None else data.num_nodes
-        if mask.dtype != torch.bool or mask.dim() not in (1, 2) or mask.size(0) != nodes:
+        if mask.dtype != torch.bool or mask.dim() not in (1, 2) or mask.size(0) not in (nodes, data.num_edges):
             raise ValueError(
                 f"data.{name} must be bool, [{nodes}] or [{nodes}, S] (got {list(mask.shape)} {mask.dtype})"
             )

@@ -36,7 +36,7 @@ def wkv_scan(
         - ``[B, 3, C]`` both sums and their exponent after the sequences
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, a negative ``w`` (not looked at on a GPU).
 
     Example:
         >>> k, v = torch.zeros(3, 1), torch.tensor([[1.0], [2.0], [6.0]])
@@ -48,6 +48,8 @@ def wkv_scan(
     for name, value in (("w", w), ("u", u)):
         if value.shape != k.shape[1:]:
             raise ValueError(f"{name} must have shape {[k.size(1)]} for k {list(k.shape)} (got {list(value.shape)})")
+    if w.device.type == "cpu" and not torch.compiler.is_compiling() and bool((w < 0).any()):
+        raise ValueError(f"w must not be negative, or old tokens would grow (got {float(w.min()):g})")
     ptr = sequence_ptr(ptr, k)
     shape = (ptr.numel() - 1, 3, k.size(1))
     if state is None:

@@ -465,6 +465,9 @@ def test_bad_options(options, message):
         ({"x": torch.randn(3, 5)}, ValueError, r"x must have shape \[N, 4\]"),
         ({"edge_index": torch.tensor([[0], [3]])}, IndexError, "node id 3"),
         ({"batch": torch.tensor([0, 1, 0])}, ValueError, "batch must be ascending"),
+        ({"batch": torch.tensor([-1, 0, 0])}, ValueError, "batch must be ascending from 0"),
+        ({"batch": torch.tensor([0.0, 0.0, 1.0])}, TypeError, "batch must hold int64 ids"),
+        ({"batch": torch.tensor([0, 1, 2]), "num_graphs": 2}, ValueError, r"num_graphs must be above .*ids to 2"),
         ({"batch": torch.tensor([0, 1])}, ValueError, "graph of each of 3 nodes"),
         ({"x": torch.randn(3, 4, device="meta")}, ValueError, "graph is on cpu, x on meta"),
     ],
@@ -472,7 +475,7 @@ def test_bad_options(options, message):
 def test_bad_calls(arguments, error, message):
     given = {"x": torch.randn(3, 4), "edge_index": torch.tensor([[0, 1], [1, 2]]), "batch": None, **arguments}
     with pytest.raises(error, match=message):
-        net().float()(given["x"], given["edge_index"], given["batch"])
+        net().float()(given.pop("x"), given.pop("edge_index"), **given)
 
 
 def test_every_weight_is_trained():

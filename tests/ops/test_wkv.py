@@ -148,10 +148,11 @@ def test_as_an_operator():
         (lambda k, v, w, u: wkv_scan(k, v[1:], w, u), "k and v must be matrices"),
         (lambda k, v, w, u: wkv_scan(k, v, w[1:], u), "w must have shape"),
         (lambda k, v, w, u: wkv_scan(k, v, w, u[1:]), "u must have shape"),
+        (lambda k, v, w, u: wkv_scan(k, v, -w, u), "w must not be negative"),
         (lambda k, v, w, u: wkv_scan(k, v, w, u, state=torch.zeros(2, 3, 5)), "state must have shape"),
         (lambda k, v, w, u: wkv_scan(k, v, w, u, torch.tensor([0, 3])), "ptr must ascend"),
     ],
 )
-def test_shapes_that_do_not_fit(call, message):
+def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(*inputs(6))

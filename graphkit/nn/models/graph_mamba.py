@@ -18,7 +18,7 @@ from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.nn.models.neighborhood_encoders import NeighborhoodSubgraphs, PooledNeighborhoods, RandomWalkFeatures
 from graphkit.ops import NeighborIndex, TokenLayout, neighborhood_walks
 from graphkit.transforms.sort_tokens import IMPORTANCE, node_importance
-from graphkit.utils.checks import check_choice, check_int, check_probabilities
+from graphkit.utils.checks import INDEX_DTYPES, check_choice, check_int, check_probabilities
 from graphkit.utils.seed import stream
 
 ENCODERS = {"pool": PooledNeighborhoods, "rwf": RandomWalkFeatures, "mpnn": NeighborhoodSubgraphs}
@@ -385,8 +385,13 @@ def _graph_ptr(batch: Tensor | None, num_nodes: int, num_graphs: int | None, dev
         return torch.tensor([0, num_nodes], device=device)
     if batch.shape != (num_nodes,):
         raise ValueError(f"batch must hold the graph of each of {num_nodes} nodes (got {list(batch.shape)})")
-    if batch.device.type == "cpu" and bool((batch[1:] < batch[:-1]).any()):
-        raise ValueError("batch must be ascending, each graph's nodes together; sort the nodes by it")
+    if batch.dtype not in INDEX_DTYPES:
+        raise TypeError(f"batch must hold int64 ids of graphs (got {batch.dtype})")
+    if batch.device.type == "cpu" and num_nodes:
+        if int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any()):
+            raise ValueError("batch must be ascending from 0, each graph's nodes together; sort the nodes by it")
+        if num_graphs is not None and int(batch[-1]) >= num_graphs:
+            raise ValueError(f"num_graphs must be above the ids in batch (got {num_graphs}, ids to {int(batch[-1])})")
     if num_graphs is None:
         num_graphs = int(batch[-1]) + 1 if num_nodes else 0
     return torch.searchsorted(batch, torch.arange(num_graphs + 1, device=device))
