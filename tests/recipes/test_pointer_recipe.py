@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -144,12 +144,10 @@ def test_hopfield_runs(tmp_path, capsys):
     assert "no protocol for graph tasks" in capsys.readouterr().err
 
 
-def test_the_plot_of_recall(tmp_path):
+def test_the_plot_of_recall(tmp_path, monkeypatch):
     """A line a model and temperature, higher where more is recalled; without a table it is told."""
-    path = Path(__file__).parents[2] / "scripts" / "plot_recall.py"
-    spec = importlib.util.spec_from_file_location("plot_recall", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    script = importlib.import_module("plot_recall")
     table = {"patterns": [50, 50, 100, 100], "beta": [1.0, 4.0] * 2, "Recalled": [90, 95, 60, 80], "Error": [0] * 4}
     record = Record(
         key="hopfield_recall",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -140,12 +140,10 @@ def test_what_a_user_gets_wrong_is_told(words: list[str], message: str, tmp_path
     assert message in capsys.readouterr().err
 
 
-def test_the_plot_of_the_page(tmp_path) -> None:
+def test_the_plot_of_the_page(tmp_path, monkeypatch) -> None:
     """A point a pair, a panel a model; without a table it is told."""
-    path = Path(__file__).parents[2] / "scripts" / "plot_pretraining.py"
-    spec = importlib.util.spec_from_file_location("plot_pretraining", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    script = importlib.import_module("plot_pretraining")
     table = {"source": ["a", "a", "b"], "target": ["x", "y", "x"], "Feasibility": [-0.1, -0.2, 0.0], "gain": [3, -1, 2]}
     record = Record(
         key="w2pgnn",

@@ -273,7 +273,7 @@ def test_other_bad_arguments_are_named() -> None:
         NodeClassificationTask(data, IndexSplit(ids(0, 1), ids(2), ids(30)))
     with pytest.raises(ValueError, match="must not overlap"):
         NodeClassificationTask(data, IndexSplit(ids(0, 1), ids(1), ids(2)))
-    with pytest.raises(ValueError, match=r"split.train must be a vector of node ids"):
+    with pytest.raises(TypeError, match=r"train must be ids, int64 \(got torch.float32\)"):
         NodeClassificationTask(data, IndexSplit(torch.tensor([0.0, 1.0]), torch.tensor([2.0]), torch.tensor([3.0])))
     with pytest.raises(ValueError, match=r"data.y holds label 2, but num_classes=2"):
         NodeClassificationTask(data, split, num_classes=2)

@@ -170,7 +170,7 @@ PATH = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
         ({"x": torch.eye(3).long()}, TypeError, "data.x must be floating point"),
         ({"x": torch.ones(3)}, ValueError, "data.x must be a matrix"),
         ({"x": torch.eye(3).to("meta")}, ValueError, "edge_index is on cpu, x on meta"),
-        ({"num_nodes": 3}, ValueError, "missing: x.; RandomWalkEncoding makes features"),
+        ({"num_nodes": 3}, ValueError, "missing: x.; graphkit.transforms.RandomWalkEncoding"),
     ],
 )
 def test_graphs_that_cannot_be_tokenized(transform, fields, error, message):

@@ -18,7 +18,7 @@ from graphkit.nn import sparsify
 from graphkit.ops import NeighborIndex
 from graphkit.train.metrics import roc_auc
 from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import INDEX_DTYPES, NO_FEATURES, check_choice, check_features, check_pairs
+from graphkit.utils.checks import NO_FEATURES, check_choice, check_features, check_pairs
 
 METRICS = ("Accuracy", "F1", "AUC", "Likelihood")
 
@@ -227,8 +227,6 @@ class NodeClassificationTask(Task):
 
     def _check_part(self, name: str) -> None:
         ids: Any = getattr(self.split, name)
-        if ids.dim() != 1 or ids.dtype not in INDEX_DTYPES:
-            raise ValueError(f"split.{name} must be a vector of node ids (got {list(ids.shape)} {ids.dtype})")
         if ids.numel() == 0:
             raise ValueError(f"split.{name} holds no nodes; training, validation and test need at least one each")
         if int(ids.max()) >= self.num_nodes:
