@@ -32,7 +32,7 @@ class Config:
     encoder: str = "pure"
     """pure (one linear layer, then message passing without weights), gcn or sage."""
     aggr: str = "gcn"
-    """Aggregation of the pure encoder: gcn, sum, mean or max."""
+    """Aggregation of the pure encoder: gcn, walk, sum, mean or max."""
     hidden: int = 256
     """Width of node vectors and MLPs."""
     layers: int = 1

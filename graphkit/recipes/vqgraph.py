@@ -258,7 +258,8 @@ RECIPE = Recipe(
     build=build,
     task="node",
     protocol="students see features alone and learn from a teacher's answers for all nodes that are there; test at the "
-    "epoch of the best validation value, for each metric by itself; a student learns from its teacher's best epoch",
+    "epoch of the best validation value, the last of equal ones, for each metric by itself; a student learns "
+    "from its teacher's best epoch",
     reported={
         (model, dataset): Reported(mean, std, "Accuracy", _SOURCE)
         for dataset, rows in _FIGURES.items()

@@ -67,7 +67,7 @@ def measure(data: Data, split: IndexSplit, depth: int, repeats: int) -> dict[str
         peaks[name] = allocated_mb(function)
     times = interleave({"ours": one_layer, "peer": backpropagated}, repeats)
     return {
-        "case": f"{depth} layers",
+        "case": f"{depth} layer{'s' * (depth > 1)}",
         "depth": depth,
         "ours_ms": depth * times["ours"],
         "peer": "backpropagation",
