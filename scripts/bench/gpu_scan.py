@@ -283,7 +283,8 @@ def main() -> None:
                 if peer != "ours"
             ]
             rows += [{**ours, **peer} for peer in peers or [{}]]
-    report("gpu_scan", rows, options.out)
+            # After each case, so that a machine that goes away leaves what was measured.
+            report("gpu_scan", rows, options.out)
 
 
 if __name__ == "__main__":

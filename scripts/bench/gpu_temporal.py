@@ -4,8 +4,9 @@
 
 Five sections, each of which may fail without the others: scores and states after the same events on both devices;
 host synchronisation in training steps (PyTorch's check raises, the profiler counts waits and copies to the host);
-events per second of TGN and NAT beside PyG's and tgm-lib's TGN and NAT's released formulation; the neighbourhood
-caches alone against the rate of a copy; and forward, state and backward apart. A random stream of 100,000 nodes.
+events per second of TGN and NAT, step by step and with a step recorded as one CUDA graph, beside PyG's and tgm-lib's
+TGN and NAT's released formulation; the neighbourhood caches alone against the rate of a copy; and forward, state and
+backward apart. A random stream of 100,000 nodes.
 """
 
 from __future__ import annotations
@@ -71,6 +72,38 @@ def trainer(model: TemporalModel, stream: EventStream, batch_size: int) -> Calla
             train_step(model, optimizer, batch, batch.neg, stream.msg)
 
     return train
+
+
+def captured_epoch(model: TemporalModel, stream: EventStream, batch_size: int) -> Epoch:
+    """The same with the whole training step recorded once as a CUDA graph; ``events`` are whole batches."""
+    optimizer, negatives = adam(model.train(), capturable=True), RandomNegatives(stream)
+    static = next(iter(EventLoader(stream, range(batch_size), batch_size, negatives=negatives)))
+    static = EventBatch(*(part.clone() for part in static if part is not None))
+    assert static.neg is not None
+
+    def step() -> None:
+        train_step(model, optimizer, static, static.neg, stream.msg)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model.reset_state()
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    model.reset_state()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+
+    def epoch(events: int) -> None:
+        model.reset_state()
+        for batch in EventLoader(stream, range(events), batch_size, negatives=negatives):
+            for place, part in zip(static, batch, strict=True):
+                place.copy_(part)
+            graph.replay()
+
+    return epoch
 
 
 def wait(device: str) -> None:
@@ -186,7 +219,7 @@ def turns(cases: dict[str, Epoch], events: int, repeats: int, device: str) -> di
 
 
 def throughput(
-    device: str, nodes: int = 10_000, batches: int = 100, repeats: int = 3, sizes: tuple[int, ...] = (200, 2000)
+    device: str, nodes: int = 10_000, batches: int = 50, repeats: int = 3, sizes: tuple[int, ...] = (200, 2000)
 ) -> Rows:
     """Events per second of training, the models and their peers taking turns."""
     rows = []
@@ -203,6 +236,12 @@ def throughput(
                 train(range(events))
 
             cases[name] = epoch
+            try:
+                cases[f"{name}, captured"] = captured_epoch(make(stream).to(device), stream, batch_size)
+            except RuntimeError:
+                traceback.print_exc()
+                print(f"{name} cannot be captured: left out")
+        print(f"batches of {batch_size}: ours are ready", flush=True)
         peers = {"TGN from PyG's modules": pyg_tgn_epoch, "NAT's released formulation": released_nat_epoch}
         if has_tgm():
             peers["TGN from tgm-lib"] = tgm_tgn_epoch
@@ -211,6 +250,7 @@ def throughput(
                 made = make_epoch(stream, batch_size)
                 made(min(2 * batch_size, number))
                 cases[name] = made
+                print(f"{name} is ready", flush=True)
             except Exception:
                 traceback.print_exc()
                 print(f"{name} does not run on {device}: left out")
@@ -221,6 +261,9 @@ def throughput(
             compared = [peer for peer in peers if peer in rates and peer.startswith(kind)]
             row = {"case": f"{name}, training, batches of {batch_size}", "ours_events_s": rates[name]}
             row["ours_ms"] = 1000 * batch_size / rates[name]
+            if f"{name}, captured" in rates:
+                row["captured_events_s"] = rates[f"{name}, captured"]
+                row["captured_ms"] = 1000 * batch_size / rates[f"{name}, captured"]
             rows += [
                 {
                     **row,

@@ -3,7 +3,8 @@
 A batch is joined (source with destination), then both ends get each other at hop 1 and each other's neighbours at hop
 2, as in training, without any neural network. 100,000 nodes, caches already filled. The caches of both must be the
 same at the end. Runs on the GPU if there is one; ``gb_s`` then counts the bytes that must move, and ``of_copy`` is
-their share of the rate of a copy. Run on a quiet machine.
+their share of the rate of a copy. There ours is timed once more with a batch recorded as one CUDA graph. Run on a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -80,15 +81,15 @@ def bytes_an_event(cache: NeighborhoodCache, events: Events) -> float:
 def measure(
     sizes: tuple[int, ...], batch_size: int, number: int, past: int, repeats: int, device: str, nodes: int = NODES
 ) -> dict[str, Any]:
-    caches = [NeighborhoodCache(nodes, sizes, replace_prob=0.7).to(device) for _ in range(2)]
-    ours, plain = caches
+    cuda = device == "cuda"
+    caches = [NeighborhoodCache(nodes, sizes, replace_prob=0.7).to(device) for _ in range(3 if cuda else 2)]
+    ours, plain = caches[:2]
     for first in range(0, past, 1 << 16):
         show(ours, random_events(nodes, first, min(1 << 16, past - first), device))
     plain.load_snapshot(ours.snapshot())
     number = max(number // batch_size, 1) * batch_size
     stream = random_events(nodes, past, number, device)
     batches = [Events(*parts) for parts in zip(*(part.split(batch_size) for part in stream), strict=True)]
-    cuda = device == "cuda"
 
     def run(cache: NeighborhoodCache, way: Way) -> Callable[[], None]:
         def turn() -> None:
@@ -100,12 +101,16 @@ def measure(
         return turn
 
     cases = {"ours": run(ours, OURS), "peer": run(plain, PLAIN)}
-    same = (torch.equal(*(show(cache, batches[0], way) for cache, way in zip(caches, (OURS, PLAIN), strict=True))),)
+    same = [torch.equal(show(ours, batches[0]), show(plain, batches[0], PLAIN))]
+    if cuda:
+        cases["captured"] = captured(caches[2], batches)
+        caches[2].load_snapshot(ours.snapshot())
     memory = {name: _peak_mb(turn, cuda) for name, turn in cases.items()}
     times = interleave(cases, repeats, warmup=1)
-    states = zip(ours.snapshot().values(), plain.snapshot().values(), strict=True)
-    if not all((*same, *(torch.equal(*pair) for pair in states))):
-        raise AssertionError("ours and plain PyTorch leave different caches")
+    for other in caches[1:]:
+        same += map(torch.equal, ours.snapshot().values(), other.snapshot().values())
+    if not all(same):
+        raise AssertionError("ours, also captured, and plain PyTorch must leave the same caches")
     moved = bytes_an_event(ours, batches[0])
     row = {
         "case": f"caches of {' and '.join(map(str, sizes))}, batches of {batch_size}",
@@ -121,7 +126,32 @@ def measure(
         "ours_peak_mb": memory["ours"],
         "peer_peak_mb": memory["peer"],
     }
+    if cuda:
+        row |= {"captured_ms": times["captured"], "captured_events_s": 1000 * number / times["captured"]}
+    print(", ".join(f"{name} {value:.4g}" if isinstance(value, float) else str(value) for name, value in row.items()))
     return row
+
+
+def captured(cache: NeighborhoodCache, batches: list[Events]) -> Callable[[], None]:
+    """The same turn with a batch as one CUDA graph; changes the cache."""
+    static = Events(*(part.clone() for part in batches[0]))
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        show(cache, static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        show(cache, static)
+
+    def turn() -> None:
+        for batch in batches:
+            for place, part in zip(static, batch, strict=True):
+                place.copy_(part)
+            graph.replay()
+        torch.cuda.synchronize()
+
+    return turn
 
 
 def _peak_mb(turn: Callable[[], None], cuda: bool) -> float:

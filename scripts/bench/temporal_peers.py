@@ -30,9 +30,9 @@ TGN_BATCH, NAT_BATCH = 200, 100
 Epoch = Callable[[int], None]
 
 
-def adam(*modules: nn.Module) -> torch.optim.Optimizer:
+def adam(*modules: nn.Module, capturable: bool = False) -> torch.optim.Optimizer:
     parameters = {id(parameter): parameter for module in modules for parameter in module.parameters()}
-    return torch.optim.Adam(parameters.values(), lr=1e-4, fused=True)
+    return torch.optim.Adam(parameters.values(), lr=1e-4, fused=True, capturable=capturable)
 
 
 def link_loss(pos: Tensor, neg: Tensor) -> Tensor:
