@@ -62,8 +62,8 @@ class Config:
     """Epochs between evaluations."""
     tau: float = 1.0
     """Temperature of the softmax over virtual nodes (SF)."""
-    direction: str = "both"
-    """Edges between nodes and virtual nodes (SF): both, or to_virtual only."""
+    direction: str = "to_virtual"
+    """Edges between nodes and virtual nodes (SF): to_virtual, or both, with which a node sees its own label."""
     theta: float = 2.0
     """Goodness of an input that is as likely positive as negative (FF)."""
     num_negatives: int | None = None
