@@ -110,7 +110,7 @@ def measure(
     for other in caches[1:]:
         same += map(torch.equal, ours.snapshot().values(), other.snapshot().values())
     if not all(same):
-        raise AssertionError("ours, also captured, and plain PyTorch must leave the same caches")
+        raise AssertionError("ours, captured or not, and plain PyTorch leave different caches")
     moved = bytes_an_event(ours, batches[0])
     row = {
         "case": f"caches of {' and '.join(map(str, sizes))}, batches of {batch_size}",
