@@ -8,7 +8,7 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from graphkit.loader.packed_graphs import PackedGraphs, check_graph_ids
 from graphkit.transforms.tokenize import ImageTokens, image_patches
-from graphkit.utils.checks import check_finite
+from graphkit.utils.checks import check_finite, check_values
 
 # What a batch has of its own.
 _MADE = ("x", "pos", "grid_size", "edge_index", "batch", "ptr")
@@ -54,6 +54,7 @@ class ImageGraphs(PackedGraphs):
             raise TypeError(f"images must be a tensor or a PyG in-memory dataset (got {type(images).__name__})")
         if images.dim() not in (3, 4) or not images.numel():
             raise ValueError(f"images must have shape [N, C, H, W] or [N, H, W], N > 0 (got {list(images.shape)})")
+        check_values(images=images, **fields)
         self.images = check_finite(images if images.dim() == 4 else images[:, None], "images")
         for name, value in fields.items():
             if name in _MADE:

@@ -12,7 +12,7 @@ from torch_geometric.data.collate import collate
 
 from graphkit.ops.csr import counts_to_ptr
 from graphkit.ops.scan import sequence_ptr
-from graphkit.utils.checks import INDEX_DTYPES, check_int, check_pairs
+from graphkit.utils.checks import INDEX_DTYPES, check_int, check_pairs, check_values
 from graphkit.utils.seed import stream
 
 
@@ -42,7 +42,7 @@ class PackedGraphs:
     Raises:
         TypeError: something else.
         ValueError: no graphs, graphs with different attributes or widths, a ``ptr`` that does not fit, edges between
-            graphs.
+            graphs, tensors without values.
         IndexError: an edge beyond its graph.
 
     Example:
@@ -174,6 +174,7 @@ def check_graph_ids(index: Tensor, count: int) -> Tensor:
         raise TypeError(
             f"index must be a vector of int64 ids of graphs (got {got}); of a mask, mask.nonzero().view(-1)"
         )
+    check_values(index=index)
     if index.numel() and index.device.type == "cpu" and not -1 < int(index.min()) <= int(index.max()) < count:
         raise IndexError(f"index must be in [0, {count}) (got {int(index.min())} to {int(index.max())})")
     return index
@@ -207,6 +208,7 @@ def _of_list(graphs: InMemoryDataset | Sequence[Data]) -> tuple[dict[str, _Colum
         raise TypeError(
             f"graphs must be a PyG in-memory dataset, a list of Data or a Data (got {type(graphs).__name__})"
         )
+    check_values(**{name: data[name] for name in slices})
     columns = {}
     for name, begin in slices.items():
         value = data[name]
@@ -250,6 +252,7 @@ def _of_sequences(data: Data) -> tuple[dict[str, _Column], Tensor]:
     ptr = getattr(data, "ptr", None)
     if not isinstance(ptr, Tensor):
         raise TypeError("one Data must have ptr [B + 1], which says where each graph begins; give a list for one graph")
+    check_values(**data.to_dict())
     rows = data.x.size(0) if isinstance(data.x, Tensor) else int(ptr.flatten()[-1]) if ptr.numel() else 0
     sequence_ptr(ptr, ptr.new_empty(rows))
     nodes, graphs = int(ptr[-1]), ptr.numel() - 1

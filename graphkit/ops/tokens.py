@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkit.ops.scan import sequence_ptr
-from graphkit.utils.checks import INDEX_DTYPES, check_device, check_int, check_pairs
+from graphkit.utils.checks import INDEX_DTYPES, check_device, check_int, check_pairs, check_values
 
 
 class TokenLayout:
@@ -57,6 +57,7 @@ class TokenLayout:
         if not isinstance(ptr, Tensor):
             raise TypeError(f"ptr must be a torch.Tensor of int64 (got {type(ptr).__name__})")
         check_device(ptr=ptr, key=key, pos=pos, grid_size=grid_size, time=time, edge_index=edge_index)
+        check_values(ptr=ptr)
         tokens = int(ptr[-1]) if ptr.dim() == 1 and ptr.numel() else 0
         self.ptr = sequence_ptr(ptr, ptr.new_empty(tokens))
         self.num_tokens, self.num_graphs = tokens, ptr.numel() - 1
@@ -129,7 +130,8 @@ class TokenLayout:
         batch, ptr = getattr(data, "batch", None), getattr(data, "ptr", None)
         places = {name: getattr(data, name, None) for name in ("order", "time", "pos", "grid_size")}
         check_device(x=data.x, batch=batch, ptr=ptr, edge_index=data.edge_index, **places)
-        device = next((value.device for value in (data.x, batch, data.edge_index) if value is not None), None)
+        given = (data.x, batch, data.edge_index, *places.values())
+        device = next((value.device for value in given if isinstance(value, Tensor)), None)
         if ptr is None and batch is not None:
             if batch.shape != (count,) or batch.dtype not in INDEX_DTYPES:
                 raise ValueError(

@@ -35,6 +35,20 @@ PROTOCOL = (
 )
 
 
+# A smoke run of any of the problems.
+FAST = {
+    "warmup": 0,
+    "channels": 16,
+    "layers": 1,
+    "heads": 2,
+    "epochs": 1,
+    "context": 32,
+    "fewer": 500,
+    "order": 3,
+    "hops": 2,
+}
+
+
 @dataclass(frozen=True)
 class TokenConfig:
     """Settings of the problems and of training, the same for all models of a table."""

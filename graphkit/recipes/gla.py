@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphkit.nn import GatedLinearAttention, SelectiveSSM, SelfAttention, TokenMixer
-from graphkit.recipes._tokens import KINDS, PROTOCOL, TokenConfig, baseline, experiment, problem, token_model
+from graphkit.recipes._tokens import FAST, KINDS, PROTOCOL, TokenConfig, baseline, experiment, problem, token_model
 from graphkit.recipes.recipe import Recipe
 from graphkit.train import Experiment
 from graphkit.utils.checks import check_choice
@@ -64,17 +64,7 @@ RECIPE = Recipe(
     key="gla",
     config=Config,
     settings=SETTINGS,
-    fast={
-        "warmup": 0,
-        "channels": 16,
-        "layers": 1,
-        "heads": 2,
-        "epochs": 1,
-        "context": 32,
-        "fewer": 500,
-        "order": 3,
-        "hops": 2,
-    },
+    fast=FAST,
     models=MODELS,
     build=build,
     task=KINDS,

@@ -8,7 +8,17 @@ from typing import Any
 from torch import nn
 
 from graphkit.nn import SelfAttention, SpikeGPT, SpikeMeter
-from graphkit.recipes._tokens import KINDS, PROTOCOL, Problem, TokenConfig, baseline, experiment, problem, token_model
+from graphkit.recipes._tokens import (
+    FAST,
+    KINDS,
+    PROTOCOL,
+    Problem,
+    TokenConfig,
+    baseline,
+    experiment,
+    problem,
+    token_model,
+)
 from graphkit.recipes.recipe import Recipe
 from graphkit.train import Experiment
 from graphkit.utils.checks import check_choice
@@ -94,17 +104,7 @@ RECIPE = Recipe(
     key="spikegpt",
     config=Config,
     settings=SETTINGS,
-    fast={
-        "warmup": 0,
-        "channels": 16,
-        "layers": 1,
-        "heads": 2,
-        "epochs": 1,
-        "context": 32,
-        "fewer": 500,
-        "order": 3,
-        "hops": 2,
-    },
+    fast=FAST,
     models=MODELS,
     build=build,
     task=KINDS,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from graphkit.ops import NeighborIndex, most_similar
-from graphkit.utils.checks import check_int
+from graphkit.utils.checks import check_device, check_features, check_int, check_pairs
 
 
 def add_similar_edges(
@@ -37,7 +37,8 @@ def add_similar_edges(
         ``[2, E']`` source and target, sorted by target, each edge once, without self-loops.
 
     Raises:
-        ValueError: ``k`` < 0, fewer than ``k`` nodes that may be picked, not one vector a node.
+        TypeError: vectors or ids of another type.
+        ValueError: ``k`` < 0, fewer than ``k`` nodes that may be picked, vectors that are no finite matrix.
         IndexError: a node id outside the graph.
 
     Example:
@@ -49,7 +50,9 @@ def add_similar_edges(
     """
     check_int(k, "k", 0)
     check_int(min_degree, "min_degree", 0)
-    num_nodes = embedding.size(0)
+    num_nodes = check_features(embedding, "embedding").size(0)
+    check_device(embedding=embedding, edge_index=edge_index)
+    check_pairs(edge_index, num_nodes, "edge_index")
     # Row i lists whom i hears from.
     heard = NeighborIndex(edge_index.flip(0), num_nodes)
     candidates = heard.degree > min_degree

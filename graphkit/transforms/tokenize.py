@@ -24,6 +24,7 @@ from graphkit.utils.checks import (
     check_finite,
     check_int,
     check_range,
+    check_values,
 )
 
 
@@ -247,6 +248,7 @@ class EventTokens(BaseTransform):
             raise TypeError(f"data must be a torch_geometric.data.TemporalData (got {type(data).__name__})")
         if not data.num_events:
             raise ValueError("data must hold events (got none)")
+        check_values(**{f"data.{name}": value for name, value in data.to_dict().items()})
         for name in ("t", "msg"):
             if isinstance(getattr(data, name, None), Tensor):
                 check_finite(getattr(data, name), f"data.{name}")
@@ -423,6 +425,7 @@ def _given(data: Data, name: str, dims: tuple[int, ...]) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() not in dims or not value.numel():
         got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"data.{name} must be a tensor of {' or '.join(map(str, dims))} dimensions (got {got})")
+    check_values(**{f"data.{name}": value})
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         bad = (~torch.isfinite(value)).nonzero()[0].tolist()
         raise ValueError(f"data.{name} must be finite (got {float(value[tuple(bad)])} at {bad})")

@@ -46,6 +46,7 @@ def check_pairs(pairs: Tensor, num_nodes: int, name: str = "edge_label_index", w
         IndexError: an id outside the graph; the message names the first one.
     """
     check_pair_shape(pairs, name)
+    check_values(**{name: pairs})
     # A compiled graph cannot stop on the values of a tensor.
     if pairs.numel() and not torch.compiler.is_compiling():
         if pairs.is_cuda:
@@ -76,6 +77,7 @@ def check_features(x: Tensor, name: str = "x") -> Tensor:
         raise ValueError(f"{name} must be a matrix [num_nodes, num_features] (got {got}){_remedy(x)}")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point (got {x.dtype}); convert with .float()")
+    check_values(**{name: x})
     if not bool(torch.isfinite(x.values() if x.is_sparse_csr else x).all()):
         row, column = (int(i) for i in (~torch.isfinite(x.to_dense())).nonzero()[0])
         raise ValueError(f"{name} holds {float(x[row, column])} at [{row}, {column}]; clean or impute it first")
@@ -116,6 +118,17 @@ def check_device(**values: object) -> None:
             first = first or (name, value.device)
             if value.device != first[1]:
                 raise ValueError(f"{name} is on {value.device}, {first[0]} on {first[1]}; move one with .to(...)")
+
+
+def check_values(**tensors: object) -> None:
+    """Check that the named tensors have values, which those on PyTorch's meta device have not.
+
+    Example:
+        >>> check_values(x=torch.zeros(3), batch=None)
+    """
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and value.is_meta:
+            raise ValueError(f"{name} must have values (got a tensor on meta, which has only a shape)")
 
 
 def check_mask(mask: Tensor, shape: Sequence[int], meaning: str, name: str = "mask") -> Tensor:

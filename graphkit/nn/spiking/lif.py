@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graphkit.ops.spiking import RESETS, SURROGATES, lif_scan, spike
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_range
+from graphkit.utils.checks import check_choice, check_finite, check_like, check_range
 
 
 class Binarize(nn.Module):
@@ -63,7 +63,9 @@ class LIF(nn.Module):
         - **output:** as the input, 0 and 1
 
     Raises:
-        ValueError: ``tau`` below 1, a threshold that is not positive, an unknown reset or surrogate.
+        TypeError: in a call, currents that are not floating point.
+        ValueError: ``tau`` below 1, a threshold that is not positive, an unknown reset or surrogate; in a call,
+            currents that are not finite, which would silence a neuron for good.
 
     Example:
         >>> LIF()(torch.tensor([[1.5], [1.5], [2.0], [0.5]])).flatten()
@@ -89,7 +91,7 @@ class LIF(nn.Module):
         """There are none."""
 
     def forward(self, x: Tensor, tokens: Any = None) -> Tensor:
-        if x.dim() > 2:
+        if check_finite(check_like(x, None)).dim() > 2:
             if tokens is not None:
                 raise ValueError(f"x must have shape [N, F] with tokens (got {list(x.shape)})")
             return self._scan(x.flatten(1))[0].view_as(x)
@@ -98,6 +100,7 @@ class LIF(nn.Module):
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token of each of B sequences: spikes ``[B, F]`` and the membranes after them."""
+        check_finite(check_like(x, None))
         return self._scan(x, torch.arange(x.size(0) + 1, device=x.device), state)
 
     def _scan(self, x: Tensor, ptr: Tensor | None = None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

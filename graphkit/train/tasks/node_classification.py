@@ -163,9 +163,12 @@ class NodeClassificationTask(Task):
         try:
             return model(x, graph)
         except (AttributeError, TypeError) as error:
-            if x is not None:
+            # Errors of what takes None for a tensor name its type; all others are the model's own.
+            if x is not None or "NoneType" not in str(error):
                 raise
-            raise ValueError(f"model reads features, which data lacks (x is None); {NO_FEATURES}") from error
+            raise ValueError(
+                f"model failed where it got no features, which data lacks (x is None): {error}; {NO_FEATURES}"
+            ) from error
 
     def features(self, model: nn.Module) -> Any:
         """What ``model`` gets as its first argument."""
