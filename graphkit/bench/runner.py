@@ -36,6 +36,7 @@ class RecipeLike(Protocol):
     def build(self) -> Callable[[Any, str, int], Experiment]: ...
     @property
     def headline(self) -> tuple[str, ...]: ...
+    def models_for(self, dataset: str) -> tuple[str, ...]: ...
     def describe(self, config: Any) -> str: ...
 
 
@@ -88,11 +89,13 @@ def run(recipe: RecipeLike, config: Any, options: RunOptions, command: str | Non
     path = folder / f"{label}.json"
     if options.fast and path.exists() and not Record.load(path).fast:
         raise ValueError(f"{path} is the record of a whole run, and --fast would replace it; choose another --out")
-    models = options.models or recipe.models
+    table = recipe.models_for(config.dataset)
+    models = options.models or table
     seeds = list(range(options.first_seed, options.first_seed + options.runs))
     for model in models:
-        if model not in recipe.models:
-            # A variant or a typo: better found now than after the models before it have been trained.
+        if model not in table:
+            # A variant, a typo or a model that cannot take the dataset: better found now than after the models before
+            # it have been trained.
             recipe.build(config, model, options.first_seed)
     record = Record(
         key=recipe.key,

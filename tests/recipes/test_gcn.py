@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
 from torch_geometric.nn import GATConv
 
 from graphkit import cli
-from graphkit.recipes import get_recipe
+from graphkit.datasets import load
+from graphkit.recipes import gcn, get_recipe
 from graphkit.recipes.gcn import MODELS, RECIPE, build
 
 
@@ -115,6 +117,22 @@ def test_the_command_runs_all_models(tmp_path, capsys) -> None:
 def test_what_a_user_gets_wrong_is_told(words: list[str], message: str, tmp_path, capsys) -> None:
     assert cli.main(["run", "gcn", "--fast", "--quiet", "--out", str(tmp_path), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_models_that_read_features_are_refused_before_others_are_trained(tmp_path, capsys, monkeypatch) -> None:
+    assert RECIPE.models_for("polblogs") == ("GCN", "SAGE")
+    assert RECIPE.models_for("digits") == MODELS
+
+    def without_features(name, root):
+        dataset = load("digits")
+        return replace(dataset, data=Data(edge_index=dataset.data.edge_index, y=dataset.data.y, num_nodes=1797))
+
+    monkeypatch.setattr(gcn, "load", without_features)
+    words = ["run", "gcn", "--fast", "--dataset", "polblogs", "--protocol", "random", "--device", "cpu", "--quiet"]
+    words += ["--out", str(tmp_path)]
+    assert cli.main([*words, "--models", "GCN", "GAT"]) == 2
+    assert "PolBlogs has no node features, which GAT needs; run GCN or SAGE" in capsys.readouterr().err
+    assert not (tmp_path / "gcn" / "PolBlogs").exists()
 
 
 def test_the_public_split_and_the_papers_figures(needs, tmp_path) -> None:
