@@ -101,6 +101,8 @@ def test_wrong_input(call, error, message):
     ("call", "error", "message"),
     [
         (lambda: ImageGraphs(torch.tensor([0, torch.nan]).view(2, 1, 1, 1)), ValueError, "images holds nan at"),
+        (lambda: ImageGraphs(torch.ones(2, 1, 2, 2, device="meta")), ValueError, "images must have values"),
+        (lambda: ImageGraphs(images(), y=torch.ones(5, device="meta")), ValueError, "y must have values"),
         (lambda: ImageGraphs(torch.ones(2, 1, 2, 2).long()), TypeError, "bytes .uint8., 0 to 255"),
         (lambda: ImageGraphs(torch.ones(2, 1, 2, 2), y=[0, 1]), TypeError, "y must be a torch.Tensor"),
         (lambda: ImageGraphs(torch.ones(2, 1, 2, 2), pos=torch.ones(2, 2)), ValueError, "other names than"),

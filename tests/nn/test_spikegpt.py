@@ -150,6 +150,12 @@ def test_a_layer_of_time_steps():
         (lambda: model()(torch.tensor([5])), IndexError, r"outside \[0, 5\)"),
         (lambda: model()(torch.tensor([0.5])), ValueError, "vector of ids"),
         (lambda: LIF().step(torch.ones(2, 3), torch.ones(1, 3)), ValueError, "state must have shape"),
+        (lambda: LIF()(torch.tensor([[0.0], [torch.nan]])), ValueError, r"x holds nan at \[1, 0\]"),
+        (lambda: LIF()(torch.full((2, 1, 1), torch.inf)), ValueError, r"x holds inf at \[0, 0, 0\]"),
+        (lambda: LIF().step(torch.tensor([[torch.nan]])), ValueError, r"x holds nan at \[0, 0\]"),
+        (lambda: LIF()(torch.ones(2, 3, dtype=torch.long)), TypeError, "x must be floating point .got torch.int64"),
+        (lambda: LIF().step(torch.ones(2, 3, dtype=torch.long)), TypeError, "x must be floating point"),
+        (lambda: LIF()([[1.0]]), TypeError, "x must be a torch.Tensor .got list"),
     ],
 )
 def test_wrong_input(call, error, message):

@@ -230,8 +230,12 @@ def test_what_does_not_fit_the_weights(call, error, message):
         RWKVChannelMix,
     ],
 )
-def test_a_state_of_other_sequences(make):
+def test_a_state_of_other_sequences_and_tokens_of_another_width(make):
     mixer = make(8)
+    with pytest.raises(ValueError, match=r"x must have shape \[N, 8\] \(got \[2, 7\]\)"):
+        mixer.step(torch.ones(2, 7))
+    with pytest.raises(TypeError, match="x must be floating point"):
+        mixer.step(torch.ones(2, 8, dtype=torch.long))
     with pytest.raises(ValueError, match="state must be of the 2 sequences of x"):
         mixer.step(torch.ones(2, 8), mixer.step(torch.ones(1, 8))[1])
 

@@ -120,6 +120,8 @@ ONE, TWO = torch.tensor([0, 6]), torch.tensor([0, 3, 6])
         (lambda: TokenLayout(ONE, pos=GRID.float()), TypeError, "pos must hold rows and columns, int64"),
         (lambda: TokenLayout(ONE, key=torch.tensor([0, 1, torch.nan, 2, 3, 4])), ValueError, "got nan at token 2"),
         (lambda: TokenLayout(ONE, pos=GRID.to("meta")), ValueError, "pos is on meta, ptr on cpu; move one"),
+        (lambda: TokenLayout(ONE.to("meta")), ValueError, "ptr must have values .*on meta"),
+        (lambda: TokenLayout.of(Data(pos=GRID.to("meta"), num_nodes=6), 6), ValueError, "ptr must have values"),
         (lambda: TokenLayout.of(ONE.to("meta"), 6, torch.device("cpu")), ValueError, "tokens is on meta, x on cpu"),
         (lambda: TokenLayout.of(Data(x=torch.ones(6, 1), batch=ONE.to("meta")), 6), ValueError, "batch is on meta"),
         (lambda: TokenLayout.of(Data(x=torch.ones(2, 1), batch=torch.tensor([-1, 0])), 2), ValueError, "from 0 on"),

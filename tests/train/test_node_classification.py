@@ -323,3 +323,16 @@ def test_a_graph_without_features_is_told_what_makes_some(model):
     task = NodeClassificationTask(data, IndexSplit(torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([3])))
     with pytest.raises(ValueError, match="OneHotDegree make features of the edges"):
         task.logits(model)
+
+
+@pytest.mark.parametrize("error", [TypeError("one argument too many"), AttributeError("no attribute 'lin'")])
+def test_other_errors_of_a_model_without_features_are_its_own(error):
+    class Wrong(nn.Module):
+        def forward(self, x, edge_index):
+            raise error
+
+    data = graph()
+    del data.x
+    data.num_nodes = SIZE
+    with pytest.raises(type(error), match=str(error)):
+        NodeClassificationTask(data, thirds()).logits(Wrong())

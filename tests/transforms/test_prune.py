@@ -255,7 +255,10 @@ LINE = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
         (lambda: add_similar_edges(torch.ones(3, 2), LINE, -1), ValueError, "k must be in"),
         (lambda: add_similar_edges(torch.ones(3, 2), LINE, 2), ValueError, "k=2 needs.*got 1 in all"),
         (lambda: add_similar_edges(torch.ones(3, 2), LINE, 1, include_self=False), ValueError, "k=1 needs"),
-        (lambda: add_similar_edges(torch.ones(2, 2), LINE, 1), IndexError, "node id 2"),
+        (lambda: add_similar_edges(torch.ones(2, 2), LINE, 1), IndexError, "edge_index holds node id 2"),
+        (lambda: add_similar_edges(None, LINE, 1), ValueError, "embedding must be a matrix .*got NoneType"),
+        (lambda: add_similar_edges(torch.ones(3, 2), None, 1), TypeError, "edge_index must be .*got NoneType"),
+        (lambda: add_similar_edges(torch.ones(3, 2), LINE.to("meta"), 1), ValueError, "edge_index is on meta"),
     ],
 )
 def test_bad_input(call: Any, error: type[Exception], message: str) -> None:

@@ -195,6 +195,9 @@ def test_sequences_of_nodes_leave_places_and_old_edges_behind():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: ImageTokens()(Data(image=torch.ones(2, 2, device="meta"))), ValueError, "data.image must have values"),
+        (lambda: ImageTokens()(Data(image=torch.ones(2, 2).byte().to("meta"))), ValueError, "data.image must have val"),
+        (lambda: EventTokens()(events().to("meta")), ValueError, "data.src must have values"),
         (lambda: image_patches(torch.ones(1, 4, 4), 2), ValueError, "images must have shape"),
         (lambda: image_patches(torch.ones(1, 1, 4, 4), 0), ValueError, "patch must be in"),
         (lambda: image_patches(torch.ones(1, 1, 4, 4).long(), 2), TypeError, "images must be bytes"),

@@ -22,6 +22,7 @@ from graphkit.utils.checks import (
     check_pairs,
     check_range,
     check_rows,
+    check_values,
     nearest,
 )
 from graphkit.utils.extras import require
@@ -151,6 +152,9 @@ def test_extras_are_named():
         (lambda: check_mask(torch.ones(3, 2).bool(), [4, 2], "there"), ValueError, r"got \[3, 2\]"),
         (lambda: check_finite(torch.tensor([[0.0], [torch.inf]])), ValueError, r"x holds inf at \[1, 0\]"),
         (lambda: check_device(a=torch.ones(1), b=torch.ones(1, device="meta")), ValueError, "b is on meta, a on cpu"),
+        (lambda: check_values(a=None, b=torch.ones(1, device="meta")), ValueError, "b must have values .*on meta"),
+        (lambda: check_features(torch.ones(1, 1, device="meta")), ValueError, "x must have values"),
+        (lambda: check_pairs(torch.ones(2, 1, device="meta").long(), 3), ValueError, "edge_label_index must have val"),
         (lambda: check_rows(torch.ones(2, 3), 4, name="y"), ValueError, r"y must have shape \[N, 4\] \(got \[2, 3\]\)"),
         (lambda: check_like([1.0], None), TypeError, r"x must be a torch.Tensor \(got list\)"),
         (lambda: check_features(None), ValueError, "got NoneType.; graphkit.transforms.RandomWalkEncoding"),

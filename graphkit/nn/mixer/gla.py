@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
+from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.scan import gla_scan
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_int, check_range
@@ -140,7 +140,7 @@ class GatedLinearAttention(TokenMixer):
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.bidirectional:
             raise ValueError("a bidirectional mixer reads from both ends and cannot go token by token")
-        check_state(None if state is None else state.size(0), x)
+        self.check_step(x, None if state is None else state.size(0))
         q, k, v, gate = self._parts(x)
         written = k[..., None] * v[:, :, None]
         state = written if state is None else gate.view_as(k).exp()[..., None] * state + written

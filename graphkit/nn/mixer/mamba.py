@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
+from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.scan import selective_scan
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_int
@@ -130,7 +130,7 @@ class SelectiveSSM(TokenMixer):
     def step(self, x: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
         if self.reverse:
             raise ValueError("a mixer that reads from the end cannot go token by token")
-        check_state(None if state is None else state.recent.size(0), x)
+        self.check_step(x, None if state is None else state.recent.size(0))
         u, z = self.lin_in(x).chunk(2, 1)
         recent = u.new_zeros(x.size(0), self.d_conv, self.inner) if state is None else state.recent
         recent = torch.cat([recent[:, 1:], u[:, None]], 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
+from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_int
 
@@ -149,7 +149,7 @@ class PGN(TokenMixer):
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token; the state is the last ``window * period`` tokens ``[B, window * period, in_channels]``."""
-        check_state(None if state is None else state.size(0), x)
+        self.check_step(x, None if state is None else state.size(0))
         reach = self.window * self.period
         before = x.new_zeros(x.size(0), reach, self.in_channels) if state is None else state
         same_phase = before[:, :: self.period]  # window rows, the oldest first

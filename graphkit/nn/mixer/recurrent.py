@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
+from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
 from graphkit.utils.checks import check_choice, check_int
 
@@ -48,7 +48,7 @@ class Recurrent(TokenMixer):
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         known = state[0] if isinstance(state, tuple) else state
-        check_state(None if known is None else known.size(1), x)
+        self.check_step(x, None if known is None else known.size(1))
         out, state = self.rnn(x[:, None], state)
         return out[:, 0], state
 

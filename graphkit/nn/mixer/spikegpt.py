@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from graphkit.nn.mixer.token_mixer import TokenMixer, check_state
+from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.nn.spiking.lif import LIF
 from graphkit.ops.tokens import TokenLayout
 from graphkit.ops.wkv import empty_state, wkv_scan, wkv_step
@@ -96,9 +96,9 @@ class RWKVTimeMix(TokenMixer):
         return tokens.restore(self.lin_out(r * out))
 
     def step(self, x: Tensor, state: TimeMixState | None = None) -> tuple[Tensor, TimeMixState]:
+        self.check_step(x, None if state is None else state.last.size(0))
         if state is None:
             state = TimeMixState(torch.zeros_like(x), empty_state(x.size(0), x))
-        check_state(state.last.size(0), x)
         k, v, r = self._parts(x, state.last)
         out, sums = wkv_step(k, v, self.log_decay.exp(), self.bonus, state.sums)
         return self.lin_out(r * out), TimeMixState(x, sums)
@@ -164,7 +164,7 @@ class RWKVChannelMix(TokenMixer):
         return tokens.restore(self._mixed(x, tokens.previous(x)))
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        check_state(None if state is None else state.size(0), x)
+        self.check_step(x, None if state is None else state.size(0))
         return self._mixed(x, torch.zeros_like(x) if state is None else state), x
 
     def extra_repr(self) -> str:
@@ -229,6 +229,7 @@ class SpikeGPTBlock(TokenMixer):
         return one + two
 
     def step(self, x: Tensor, state: SpikeGPTState | None = None) -> tuple[Tensor, SpikeGPTState]:
+        self.check_step(x)
         time, channel, first, second = (None, None, None, None) if state is None else state
         one, time = self.time_mix.step(self.time_norm(x), time)
         if self.time_neurons is not None:

@@ -95,8 +95,19 @@ class TokenMixer(nn.Module):
 
         Returns:
             ``[B, out_channels]``, the output that :meth:`forward` gives this token, and the state after it.
+
+        Raises:
+            NotImplementedError: a mixer without a state.
+            TypeError: features of another type than the weights.
+            ValueError: features of another width, a state of other sequences.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot go token by token")
+
+    def check_step(self, x: Tensor, sequences: int | None = None) -> None:
+        """Raise the errors of :meth:`step`; ``sequences`` is how many the state, if there is one, is of."""
+        check_rows(x, self.in_channels, next(self.parameters(), None))
+        if sequences not in (None, x.size(0)):
+            raise ValueError(f"state must be of the {x.size(0)} sequences of x (got {sequences})")
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -104,12 +115,6 @@ class TokenMixer(nn.Module):
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()
-
-
-def check_state(sequences: int | None, x: Tensor) -> None:
-    """Raise a ValueError where a state, if there is one, is of other sequences than the rows of ``x``."""
-    if sequences not in (None, x.size(0)):
-        raise ValueError(f"state must be of the {x.size(0)} sequences of x (got {sequences})")
 
 
 class MeanMixer(TokenMixer):
