@@ -248,6 +248,15 @@ def test_squares_of_a_grid_become_one():
         pool_grid(Data(num_nodes=3))
 
 
+def test_squares_of_a_grid_that_begins_before_its_origin():
+    pos = torch.cartesian_prod(torch.arange(4), torch.arange(6))
+    shift = torch.tensor([2, 4])  # whole squares
+    cluster, coarse = pool_grid(TokenLayout(torch.tensor([0, 24]), pos=pos))
+    moved, coarse_moved = pool_grid(TokenLayout(torch.tensor([0, 24]), pos=pos - shift))
+    assert torch.equal(cluster, moved)
+    assert torch.equal(coarse.pos - shift // 2, coarse_moved.pos)
+
+
 def test_a_neck_adds_up_all_stages():
     torch.manual_seed(0)
     stages = CompositeBackbone(partial(StagedGNN, 4, 5, 3, pool=halves), [5] * 3, resize="nearest")
@@ -261,6 +270,18 @@ def test_a_neck_adds_up_all_stages():
     before = {name: value.clone() for name, value in model.named_parameters()}
     model.reset_parameters()
     assert all(not torch.equal(before[name], value) for name, value in model.named_parameters())
+
+
+def test_only_stages_that_are_joined_need_to_be_resized():
+    """The output that a stage's own input comes from has its nodes, also where each stage pools."""
+    edges, x = torch.stack([torch.arange(8), torch.arange(8).roll(1)]), torch.rand(8, 4)
+    made = [
+        CompositeBackbone(lambda: StagedGNN(4, 5, 3, pool=halves), [5] * 3, style="slc", resize=resize)
+        for resize in ("identity", "nearest")
+    ]
+    made[1].load_state_dict(made[0].state_dict())
+    for got, want in zip(made[0].eval()(x, edges), made[1].eval()(x, edges), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_weights_of_the_losses():
@@ -281,8 +302,12 @@ def test_wrong_arguments():
         CompositeBackbone(lambda: StagedGNN(4, 5, 2), [6, 5])(torch.rand(6, 4), EDGES)
     with pytest.raises(ValueError, match="ModuleList `stages`"):
         CompositeBackbone(lambda: nn.Linear(4, 5), [5, 5])
-    with pytest.raises(ValueError, match="resize must be 'nearest' or a function"):
+    with pytest.raises(ValueError, match=r"resize must be 'nearest' or a function.*stage 2.*got 'identity'"):
         CompositeBackbone(lambda: StagedGNN(4, 5, 3, pool=halves), [5] * 3)(torch.rand(6, 4), EDGES)
+    with pytest.raises(ValueError, match="resize must be"):  # the same number of nodes, but others
+        CompositeBackbone(lambda: StagedGNN(4, 5, 3, pool=lambda g: (torch.arange(6).flip(0), 5 - g)), [5] * 3)(
+            torch.rand(6, 4), EDGES
+        )
     with pytest.raises(ValueError, match="style must be one of"):
         backbone(style="dense")
     with pytest.raises(ValueError, match=r"one number for each of 1 assistants \(got \[0.5, 0.5\]\)"):
@@ -290,4 +315,59 @@ def test_wrong_arguments():
     stages = iter([3, 2])
     with pytest.raises(ValueError, match="a backbone of 2 stages"):
         CompositeBackbone(lambda: StagedGNN(4, 5, next(stages)), [5] * 3)
-    assert Level(EDGES).cluster is None
+
+
+class SelfPooling(nn.Module):
+    """A backbone whose stages halve their input without telling."""
+
+    class Stage(nn.Module):
+        def forward(self, x, graph):
+            return x[::2]
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList(self.Stage() for _ in range(3))
+
+
+ONE = StagedGNN(4, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: backbone(style="slc")(random(6, 4), [Level(EDGES)]), ValueError, r"each of 3 stages .got 1"),
+        (lambda: backbone()(random(6, 4), [EDGES] * 3), TypeError, "a Level for each stage.*got Tensor"),
+        (lambda: CompositeBackbone(SelfPooling, [4] * 3)(torch.rand(8, 4)), ValueError, "2 after stage 2 and 4 after"),
+        (lambda: CompositeBackbone(ONE, [5, 5]), TypeError, "make_backbone must make a backbone"),
+        (lambda: CompositeBackbone(lambda: ONE, [5, 5]), ValueError, "a new module at each call"),
+        (lambda: CompositeBackbone(lambda: ONE, 5), TypeError, r"stage_channels must hold .*got 5"),
+        (lambda: backbone(stem_channels=0), ValueError, "stem_channels must be in"),
+        (
+            lambda: backbone(stem_channels=7, shared_stages=0)(random(6, 4), EDGES),
+            ValueError,
+            r"stem_channels must be 5, .*got 7",
+        ),
+        (lambda: composite_connections("dhlc", 0), ValueError, "num_stages must be in"),
+        (lambda: composite_connections("dhlc", 3, -1), ValueError, "shared_stages must be in"),
+        (lambda: composite_loss([], torch.sum), ValueError, "outputs must hold"),
+        (lambda: composite_loss([torch.ones(1)] * 2, torch.sum, 0.5), TypeError, r"weights must hold .*got 0.5"),
+        (lambda: composite_loss([torch.ones(1)] * 2, torch.sum, [torch.nan]), ValueError, "weights must be .*got nan"),
+        (lambda: composite_loss([torch.ones(1)] * 2, torch.sum, [-1.0]), ValueError, "weights must be .*got -1"),
+        (lambda: CompositeClassifier(ONE, 2), TypeError, "backbone must be a CompositeBackbone .got StagedGNN"),
+        (
+            lambda: StagedGNN(4, 5, 2, pool=lambda g: (torch.arange(3), g))(torch.rand(6, 4), EDGES),
+            ValueError,
+            r"cluster must have shape \[6\], .*got \[3\]",
+        ),
+        (
+            lambda: StagedGNN(4, 5, 2, pool=lambda g: (torch.zeros(6), g))(torch.rand(6, 4), EDGES),
+            TypeError,
+            "cluster must be int64",
+        ),
+        (lambda: backbone()(random(6, 4).float(), EDGES), TypeError, "x is torch.float32, but the weights"),
+        (lambda: backbone()(random(6, 4), EDGES.to("meta")), ValueError, "edge_index must have values"),
+    ],
+)
+def test_wrong_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

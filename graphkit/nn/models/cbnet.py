@@ -13,7 +13,7 @@ from graphkit.nn.conv.propagate import graph_for
 from graphkit.nn.conv.sparse_linear import SparseLinear
 from graphkit.nn.models.gnn import GNN
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_choice, check_int, check_probabilities
+from graphkit.utils.checks import INDEX_DTYPES, check_choice, check_int, check_probabilities, check_range
 
 STYLES = ("dhlc", "slc", "ahlc", "allc", "fcc")
 RESIZES = ("identity", "nearest")
@@ -39,12 +39,16 @@ def composite_connections(style: str, num_stages: int, shared_stages: int = 0) -
     that the stage's own input corresponds to; ``"ahlc"`` (adjacent higher level): the same stage's; ``"allc"``
     (adjacent lower level): that of two stages before; ``"fcc"`` (full connections): all.
 
+    Raises:
+        ValueError: another style, a number out of range.
+
     Example:
         >>> sorted(composite_connections("dhlc", 3, shared_stages=1))
         [(2, 2), (2, 3), (3, 3)]
     """
     check_choice(style, "style", STYLES)
-    stages = range(1, num_stages + 1)
+    check_int(shared_stages, "shared_stages", 0)
+    stages = range(1, check_int(num_stages, "num_stages", 1) + 1)
     wanted: dict[str, Callable[[int, int], bool]] = {
         "dhlc": lambda to, of: of >= to,
         "slc": lambda to, of: of == to - 1,
@@ -112,8 +116,10 @@ class CompositeBackbone(nn.Module):
         - **output:** in training a list over backbones, the lead last, of lists of stage outputs; else the lead's list
 
     Raises:
-        ValueError: a number out of range, backbones of different or other stages than ``stage_channels`` tells, all
-            stages shared; in a call, outputs of another width, or different nodes with ``resize="identity"``.
+        TypeError: what makes no backbones, or widths that are no numbers; in a call, no levels.
+        ValueError: a number out of range, backbones of different or other stages than ``stage_channels`` tells, one
+            module as several backbones, all stages shared; in a call, outputs of another width, different nodes with
+            ``resize="identity"``, or not one level for each stage.
 
     Example:
         >>> make = lambda: StagedGNN(4, 8, num_stages=3)
@@ -135,7 +141,11 @@ class CompositeBackbone(nn.Module):
         stem_channels: int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(make_backbone, nn.Module) or not callable(make_backbone):
+            raise TypeError(f"make_backbone must make a backbone, such as a partial (got {make_backbone!r})")
         self.num_backbones = check_int(num_backbones, "num_backbones", 1)
+        if not isinstance(stage_channels, Sequence):
+            raise TypeError(f"stage_channels must hold the width of each stage (got {stage_channels!r})")
         self.stage_channels = tuple(check_int(width, "stage_channels", 1) for width in stage_channels)
         self.num_stages = len(self.stage_channels)
         self.style = check_choice(style, "style", STYLES)
@@ -146,7 +156,11 @@ class CompositeBackbone(nn.Module):
                 f"its own (got {shared_stages})"
             )
         self.resize = resize if callable(resize) else check_choice(resize, "resize", RESIZES)
+        self.stem_channels = self.stage_channels[0] if stem_channels is None else stem_channels
+        check_int(self.stem_channels, "stem_channels", 1)
         self.backbones = nn.ModuleList(make_backbone() for _ in range(num_backbones))
+        if len({id(backbone) for backbone in self.backbones}) < num_backbones:
+            raise ValueError("make_backbone must make a new module at each call (got one module twice)")
         for backbone in self.backbones:
             stages = getattr(backbone, "stages", None)
             if not isinstance(stages, nn.ModuleList):
@@ -163,7 +177,7 @@ class CompositeBackbone(nn.Module):
                 later.stages[stage] = nn.Identity()
             if self.shared_stages and getattr(later, "stem", None) is not None:
                 later.stem = nn.Identity()
-        widths = [self.stage_channels[0] if stem_channels is None else stem_channels, *self.stage_channels]
+        widths = [self.stem_channels, *self.stage_channels]
         self.pairs = sorted(composite_connections(style, self.num_stages, self.shared_stages))
         self.connections = nn.ModuleList(
             nn.ModuleList(_Connection(widths[of], widths[to - 1], zero_init) for to, of in self.pairs)
@@ -193,10 +207,26 @@ class CompositeBackbone(nn.Module):
 
     def forward(self, x: Tensor, graph: Any = None) -> list[Tensor] | list[list[Tensor]]:
         levels = graph if isinstance(graph, list) else self.levels(graph)
+        self._check_levels(levels)
         found: list[list[Tensor]] = []
         for k, backbone in enumerate(self.backbones):
             found.append(self._run(backbone, x, levels, k, found[-1] if found else None))
         return found if self.training else found[-1]
+
+    def _check_levels(self, levels: list[Level]) -> None:
+        for level in levels:
+            if not isinstance(level, Level):
+                raise TypeError(f"graph must hold a Level for each stage, if it is a list (got {type(level).__name__})")
+        if len(levels) != self.num_stages:
+            raise ValueError(f"graph must hold a Level for each of {self.num_stages} stages (got {len(levels)})")
+        if self.resize == "identity" and self.num_backbones > 1:
+            for to, of in self.pairs:
+                # The input of a stage has the nodes of the stage before it.
+                if any(level.cluster is not None for level in levels[min(of, to - 1) : max(of, to - 1)]):
+                    raise ValueError(
+                        f"resize must be 'nearest' or a function where stages have different nodes, as the input of "
+                        f"stage {to} and the output of stage {of} have (got 'identity')"
+                    )
 
     def _run(
         self, backbone: Any, x: Tensor, levels: list[Level], number: int, before: list[Tensor] | None
@@ -212,6 +242,11 @@ class CompositeBackbone(nn.Module):
                 connections: Any = self.connections[number - 1]
                 for (to, of), connection in zip(self.pairs, connections, strict=True):
                     if to == stage + 1:
+                        if stage == 0 and h.size(1) != self.stem_channels:
+                            raise ValueError(
+                                f"stem_channels must be {h.size(1)}, the width of the first stage's input (got "
+                                f"{self.stem_channels})"
+                            )
                         h = h + self._resized(connection(before[of - 1]), of, stage, levels, h)
             level = levels[stage]
             h = backbone.stages[stage](h if level.cluster is None else pooled(h, level), level.graph)
@@ -228,10 +263,11 @@ class CompositeBackbone(nn.Module):
             return self.resize(x, of, to, levels)
         if self.resize == "nearest":
             return nearest(x, of, to, levels)
+        # Stages that pool by themselves tell no levels.
         if x.size(0) != like.size(0):
             raise ValueError(
-                f"stages have different numbers of nodes, {x.size(0)} after stage {of} and {like.size(0)} after stage "
-                f"{to}; resize must be 'nearest' or a function (got 'identity')"
+                f"resize must be 'nearest' or a function where stages have different nodes, {x.size(0)} after stage "
+                f"{of} and {like.size(0)} after stage {to} (got 'identity')"
             )
         return x
 
@@ -243,8 +279,17 @@ class CompositeBackbone(nn.Module):
 
 
 def pooled(x: Tensor, level: Level) -> Tensor:
-    """The mean of the nodes of each cluster."""
+    """The mean of the nodes of each cluster.
+
+    Raises:
+        TypeError: clusters that are no int64.
+        ValueError: not one cluster for each node.
+    """
     assert level.cluster is not None
+    if level.cluster.dtype not in INDEX_DTYPES:
+        raise TypeError(f"cluster must be int64, the new node of each (got {level.cluster.dtype})")
+    if level.cluster.shape != x.shape[:1]:
+        raise ValueError(f"cluster must have shape [{x.size(0)}], a row a node (got {list(level.cluster.shape)})")
     count = int(level.cluster.max()) + 1 if level.cluster.numel() else 0
     ones = x.new_zeros(count).index_add(0, level.cluster, x.new_ones(x.size(0)))
     return x.new_zeros(count, x.size(1)).index_add(0, level.cluster, x) / ones.clamp(min=1)[:, None]
@@ -286,10 +331,12 @@ def pool_grid(tokens: Any) -> tuple[Tensor, TokenLayout]:
     if layout.pos is None:
         raise ValueError("tokens must have pos, integer rows and columns, to be pooled on a grid (got none)")
     half = layout.pos // 2
+    low = half.amin(0) if count else half.new_zeros(2)  # rows and columns may be negative
+    half = half - low
     rows, columns = (half.amax(0) + 1).tolist() if count else (1, 1)
     kept, cluster = ((layout.batch * rows + half[:, 0]) * columns + half[:, 1]).unique(return_inverse=True)
     first = rows * columns * torch.arange(layout.num_graphs + 1, device=kept.device)
-    place = torch.stack([kept // columns % rows, kept % columns], 1)
+    place = torch.stack([kept // columns % rows, kept % columns], 1) + low
     size = None if layout.grid_size is None else (layout.grid_size + 1) // 2
     return cluster, TokenLayout(torch.searchsorted(kept, first), pos=place, grid_size=size)
 
@@ -308,17 +355,24 @@ def composite_loss(
             more.
 
     Raises:
-        ValueError: not one weight an assistant.
+        TypeError: weights that are no numbers.
+        ValueError: no output, not one weight an assistant, or a negative one.
 
     Example:
         >>> composite_loss([torch.tensor(2.0), torch.tensor(1.0)], lambda out: out)
         tensor(2.)
     """
     assistants = len(outputs) - 1
+    if assistants < 0:
+        raise ValueError("outputs must hold that of one backbone at least (got none)")
     if weights is None:
         weights = (0.5, 1.0) if assistants == 2 else (0.5,) * assistants
+    if not isinstance(weights, Sequence):
+        raise TypeError(f"weights must hold one number for each of {assistants} assistants (got {weights!r})")
     if len(weights) != assistants:
         raise ValueError(f"weights must hold one number for each of {assistants} assistants (got {list(weights)})")
+    for weight in weights:
+        check_range(weight, "weights", 0)
     total = loss(outputs[-1])
     for weight, out in zip(weights, outputs[:-1], strict=True):
         total = total + weight * loss(out)
@@ -334,6 +388,10 @@ class CompositeClassifier(nn.Module):
         dropout: dropout before the head.
         neck: answer for the nodes of the first stage, from linear maps of all stages that are added up there, each node
             with the features of what it became a part of; else for those of the last stage, from that alone.
+
+    Raises:
+        TypeError: another backbone.
+        ValueError: a number out of range.
 
     Shapes:
         - **input:** what the backbone takes
@@ -351,6 +409,8 @@ class CompositeClassifier(nn.Module):
     ) -> None:
         super().__init__()
         check_probabilities(dropout=dropout)
+        if not isinstance(backbone, CompositeBackbone):
+            raise TypeError(f"backbone must be a CompositeBackbone (got {type(backbone).__name__})")
         self.backbone, self.dropout = backbone, nn.Dropout(dropout)
         widths = backbone.stage_channels
         width = widths[0 if neck else -1]

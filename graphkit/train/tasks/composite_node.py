@@ -33,7 +33,7 @@ class CompositeNodeTask(NodeClassificationTask):
 
     def __init__(self, *args: Any, weights: Sequence[float] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.weights = None if weights is None else tuple(weights)
+        self.weights = weights
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         return _answers_loss(self.outputs(model), lambda logits: self.cross_entropy(logits, batch), self.weights)
@@ -56,7 +56,7 @@ class CompositeTokenTask(TokenClassificationTask):
 
     def __init__(self, *args: Any, weights: Sequence[float] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.weights = None if weights is None else tuple(weights)
+        self.weights = weights
 
     def cross_entropy(self, out: Any, y: Tensor) -> Tensor:
         return _answers_loss(out, lambda logits: super(CompositeTokenTask, self).cross_entropy(logits, y), self.weights)
