@@ -304,10 +304,6 @@ def test_wrong_arguments():
     layer = SelectableKANLinear(2, 2)
     with pytest.raises(ValueError, match="select before it"):
         layer.prune()
-    with pytest.raises(ValueError, match="not finite"):
-        layer(torch.tensor([[0.0, float("nan")]]))
-    with pytest.raises(ValueError, match=r"\[\.\.\., 2\]"):
-        layer(torch.zeros(3, 4))
     layer.select()
     with pytest.raises(IndexError, match=r"\[0, 4\)"):
         layer.prune(torch.tensor([0, 4]))
@@ -318,6 +314,77 @@ def test_wrong_arguments():
         SKAN([3])
     with pytest.raises(ValueError, match="odd"):
         SelectableKANConv2d(3, kernel=2)
+
+
+BAD = [
+    (torch.zeros(3, 4), ValueError, r"x must have shape \[.*2\] \(got \[3, 4\]\)"),
+    (torch.tensor([[0.0, torch.nan]]), ValueError, r"x holds nan at \[0, 1\]"),
+    (torch.tensor([[torch.inf, 0.0]]), ValueError, r"x holds inf at \[0, 0\]"),
+    (torch.zeros(3, 2).double(), TypeError, "x is torch.float64, but the weights are torch.float32"),
+    (torch.zeros(3, 2).long(), TypeError, "x must be floating point .got torch.int64"),
+    (torch.zeros(3, 2, device="meta"), ValueError, "x is on meta, weights on cpu"),
+]
+
+
+@pytest.mark.parametrize(("x", "error", "message"), BAD)
+@pytest.mark.parametrize(
+    "make",
+    [lambda: SelectableKANLinear(2, 2).forward, lambda: SKAN([2, 3, 1]), lambda: SelectableKANLinear(2, 2).fit_range],
+)
+def test_rows_that_do_not_fit(make, x, error, message):
+    with pytest.raises(error, match=message):
+        make()(x)
+
+
+def test_what_is_refused_leaves_no_trace():
+    network = SKAN([2, 3, 1], norm="batch")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for x, error, message in BAD:
+        with pytest.raises(error, match=message):
+            network(x)
+    layer = SelectableKANLinear(2, 2)
+    with pytest.raises(ValueError, match="x holds nan"):
+        layer.fit_range(torch.full((3, 2), torch.nan))
+    assert torch.equal(layer.scale, torch.ones(2))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def selected() -> SelectableKANLinear:
+    layer = SelectableKANLinear(2, 2)
+    layer.select()
+    return layer
+
+
+GRID = Data(pos=torch.cartesian_prod(torch.arange(2), torch.arange(3)), num_nodes=6)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: SelectableKANLinear(2, 2)(None), TypeError, "x must be a torch.Tensor .got NoneType"),
+        (lambda: SelectableKANLinear(2, 2)(torch.zeros(1, 2).to_sparse_csr()), TypeError, "x must be dense"),
+        (lambda: SKAN([2, 1], norm="batch")(torch.zeros(1, 3, 2)), ValueError, r"\[N, 2\] with norm='batch'"),
+        (lambda: SKAN(3), TypeError, "widths must list .*got 3"),
+        (lambda: selected().prune([0, 1]), TypeError, "families must be a tensor of int64 .*got list"),
+        (lambda: selected().prune(torch.tensor([0.0, 1.5])), TypeError, "families must be .*got torch.float32"),
+        (lambda: selected().prune(torch.tensor([0])), ValueError, r"families must have shape \[2\]"),
+        (lambda: selected().activation(0, 0, torch.tensor([torch.nan])), ValueError, r"x holds nan at \[0\]"),
+        (lambda: selected().activation(0.5, 0, torch.zeros(1)), TypeError, "input must be an integer"),
+        (lambda: selected().activation(0, 2, torch.zeros(1)), IndexError, r"output must be in \[0, 2\) .got 2"),
+        (lambda: set_temperature(SKAN([2, 1]), 0.0), ValueError, "temperature must be in .*got 0"),
+        (lambda: set_temperature(SKAN([2, 1]), torch.nan), ValueError, "temperature must be in .*got nan"),
+        (lambda: SelectableKANConv2d(2)(torch.zeros(6, 2)), ValueError, "needs pos"),
+        (
+            lambda: SelectableKANConv2d(2)(torch.full((6, 2), torch.nan), GRID),
+            ValueError,
+            r"x holds nan at \[0, 0\]",
+        ),
+        (lambda: SelectableKANConv2d(2)(torch.zeros(5, 2), GRID), ValueError, "6 tokens, but x has 5 rows"),
+    ],
+)
+def test_wrong_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
 
 
 # Elsewhere ------------------------------------------------------------------------------------------------------------

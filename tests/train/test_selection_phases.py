@@ -120,6 +120,17 @@ def test_wrong_schedules():
         SKANSchedule(2)
     with pytest.raises(ValueError, match="temperature"):
         SelectionTask(problem(), 3, temperature=0.0)
+    with pytest.raises(ValueError, match="epochs must be in"):
+        SelectionTask(problem(), 0)
+    for options, error in (
+        ({"epochs": 10.5}, TypeError),
+        ({"fractions": (float("nan"), 0.5, 0.5)}, ValueError),
+        ({"temperature": 0.0}, ValueError),
+        ({"regularization": -1.0}, ValueError),
+        ({"threshold": float("nan")}, ValueError),
+    ):
+        with pytest.raises(error, match=next(iter(options))):
+            SKANSchedule(**{"epochs": 10, **options})
     assert SKANSchedule(3).lengths == (1, 1, 1)
 
 
@@ -174,6 +185,11 @@ def test_wrong_rows():
         RegressionTask(x, torch.rand(5, 1), split)
     with pytest.raises(ValueError, match="differ"):
         RegressionTask(x, torch.ones(6, 1), split)
+    flat = torch.tensor([[0.0], [1.0], [2.0], [2.0], [3.0], [4.0]])
+    with pytest.raises(ValueError, match="differ among the valid rows"):
+        RegressionTask(x, flat, split)
+    with pytest.raises(ValueError, match="y must have values"):
+        RegressionTask(x, flat.to("meta"), split)
     with pytest.raises(IndexError, match="outside"):
         RegressionTask(x, torch.rand(6, 1), IndexSplit(*torch.arange(9).split(3)))
     with pytest.raises(ValueError, match=r"\[2, 1\]"):

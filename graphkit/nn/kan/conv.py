@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from graphkit.nn.kan.selectable import SelectableKANLinear
 from graphkit.nn.mixer.token_mixer import TokenMixer
 from graphkit.ops.tokens import TokenLayout
-from graphkit.utils.checks import check_int
+from graphkit.utils.checks import check_finite, check_int
 
 
 class SelectableKANConv2d(TokenMixer):
@@ -31,7 +31,7 @@ class SelectableKANConv2d(TokenMixer):
         - as :class:`~graphkit.nn.TokenMixer`; tokens have ``pos`` ``[N, 2]`` (integer row and column)
 
     Raises:
-        ValueError: an even kernel, or what the layer refuses; in a call, no places.
+        ValueError: an even kernel, or what the layer refuses; in a call, no places, or values that are not finite.
 
     Example:
         >>> import torch
@@ -54,7 +54,7 @@ class SelectableKANConv2d(TokenMixer):
         self.lin = SelectableKANLinear(kernel * kernel * in_channels, self.out_channels, **options)
 
     def mix(self, x: Tensor, tokens: TokenLayout) -> Tensor:
-        canvas = tokens.to_canvas(x).permute(0, 3, 1, 2)
+        canvas = tokens.to_canvas(check_finite(x)).permute(0, 3, 1, 2)
         windows = F.unfold(canvas, self.kernel, padding=self.kernel // 2).view(canvas.size(0), -1, *canvas.shape[2:])
         # Places of the canvas without a token are not evaluated.
         return self.lin(tokens.from_canvas(windows.permute(0, 2, 3, 1)))

@@ -12,7 +12,15 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from graphkit.nn.kan.basis import FAMILIES, Basis, basis
-from graphkit.utils.checks import check_choice, check_int, check_range
+from graphkit.utils.checks import (
+    INDEX_DTYPES,
+    check_choice,
+    check_finite,
+    check_int,
+    check_like,
+    check_range,
+    check_rows,
+)
 
 PHASES = ("full", "selective", "pruned")
 _BASES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu}
@@ -63,6 +71,7 @@ class SelectableKANLinear(nn.Module):
         - **output:** ``[..., out_channels]``
 
     Raises:
+        TypeError: in a call, features of another type than the weights, or sparse ones.
         ValueError: no family, an unknown one or one twice, a size below 1, ``order`` below 0, ``prune`` before
             ``select``; in a call another width, or values that are not finite (splines would silently be zero).
 
@@ -141,14 +150,7 @@ class SelectableKANLinear(nn.Module):
             nn.init.zeros_(self.logits)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 0 or x.size(-1) != self.in_channels:
-            raise ValueError(f"x must have shape [..., {self.in_channels}] (got {list(x.shape)})")
-        rows = x.reshape(-1, self.in_channels)
-        finite = torch.isfinite(rows.detach()).all()
-        if x.is_cuda or torch.compiler.is_compiling():  # asserted there, so that a step need not wait
-            torch._assert_async(finite, "x holds values that are not finite")
-        elif not bool(finite):
-            raise ValueError(f"x holds {int((~torch.isfinite(rows)).sum())} values that are not finite")
+        rows = check_input(x, self.in_channels, self.base_weight).reshape(-1, self.in_channels)
         out = F.linear(_BASES[self.base](rows), self.base_weight, self.bias)
         for inputs, names, weight in self._groups():
             part = rows if inputs is None else rows[:, inputs]
@@ -189,11 +191,15 @@ class SelectableKANLinear(nn.Module):
             families: ``[in_channels]`` numbers of the families to keep instead.
 
         Raises:
+            TypeError: ``families`` that are no numbers.
             ValueError: before :meth:`select`, or ``families`` of another shape.
             IndexError: a number that no family has.
         """
         if self.phase != "selective":
             raise ValueError(f"prune needs select before it (got a layer in phase {self.phase!r})")
+        if families is not None and (not isinstance(families, Tensor) or families.dtype not in INDEX_DTYPES):
+            got = families.dtype if isinstance(families, Tensor) else type(families).__name__
+            raise TypeError(f"families must be a tensor of int64 numbers of families (got {got})")
         weight = self.selection_probs()
         kept = weight.argmax(1) if families is None else families.to(self.kept.device)
         if kept.shape != (self.in_channels,):
@@ -223,12 +229,14 @@ class SelectableKANLinear(nn.Module):
         """Map each input from its range in ``x [N, in_channels]``, between two quantiles, to [-1, 1] from now on.
 
         Raises:
-            ValueError: another shape, or a quantile outside [0, 0.5).
+            TypeError: another type than the weights.
+            ValueError: another shape, values that are not finite, or a quantile outside [0, 0.5).
         """
         check_range(quantile, "quantile", 0, 0.499)
-        if x.dim() != 2 or x.size(1) != self.in_channels or not x.size(0):
+        check_finite(check_rows(x, self.in_channels, self.base_weight))
+        if not x.size(0):
             raise ValueError(f"x must have shape [N, {self.in_channels}], N > 0 (got {list(x.shape)})")
-        low, high = torch.quantile(x.to(self.center), torch.tensor([quantile, 1 - quantile]).to(self.center), dim=0)
+        low, high = torch.quantile(x, torch.tensor([quantile, 1 - quantile]).to(self.center), dim=0)
         self.center.copy_((low + high) / 2)
         self.scale.copy_(2 / (high - low).clamp(min=1e-6))
 
@@ -237,10 +245,13 @@ class SelectableKANLinear(nn.Module):
         """The learned function on one edge, at the points ``x [P]``: what to plot.
 
         Raises:
+            TypeError: points of another type than the weights.
+            ValueError: points that are not finite.
             IndexError: no such input or output.
         """
+        check_finite(check_like(x, self.base_weight))
         for name, value, size in (("input", input, self.in_channels), ("output", output, self.out_channels)):
-            if not 0 <= value < size:
+            if not 0 <= check_int(value, name) < size:
                 raise IndexError(f"{name} must be in [0, {size}) (got {value})")
         total = self.base_weight[output, input] * _BASES[self.base](x)
         for inputs, names, weight in self._groups():
@@ -332,3 +343,15 @@ class SelectableKANLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, families={self.families}, phase={self.phase!r}"
+
+
+def check_input(x: Tensor, channels: int, weight: Tensor) -> Tensor:
+    """``x`` if it is a dense tensor ``[..., channels]`` of finite numbers that layers with ``weight`` take."""
+    check_like(x, weight)
+    if x.layout != torch.strided:
+        raise TypeError(f"x must be dense (got {x.layout}); convert with .to_dense()")
+    if x.dim() == 0 or x.size(-1) != channels:
+        raise ValueError(f"x must have shape [..., {channels}] (got {list(x.shape)})")
+    if x.is_cuda or torch.compiler.is_compiling():  # asserted there, so that a step need not wait
+        torch._assert_async(torch.isfinite(x.detach()).all(), "x holds values that are not finite")
+    return check_finite(x)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphkit.nn.kan.selectable import SelectableKANLinear
-from graphkit.utils.checks import check_choice, check_probabilities
+from graphkit.nn.kan.selectable import SelectableKANLinear, check_input
+from graphkit.utils.checks import check_choice, check_probabilities, check_range
 
 NORMS = ("none", "batch", "layer")
 
@@ -32,7 +32,9 @@ class SKAN(nn.Module):
         - **output:** ``[..., widths[-1]]``
 
     Raises:
-        ValueError: fewer than two widths, an unknown norm, or what a layer refuses.
+        TypeError: widths that are no list; in a call, what a layer refuses.
+        ValueError: fewer than two widths, an unknown norm, or what a layer refuses; in a call with ``norm="batch"``, no
+            matrix.
 
     Example:
         >>> SKAN([2, 5, 1], families=("rbf", "cheby"))(torch.rand(7, 2)).shape
@@ -41,7 +43,8 @@ class SKAN(nn.Module):
 
     def __init__(self, widths: Sequence[int], norm: str = "none", dropout: float = 0.0, **options: Any) -> None:
         super().__init__()
-        widths = [*widths]
+        if not isinstance(widths, Sequence):
+            raise TypeError(f"widths must list those of input, hidden layers and output (got {widths!r})")
         if len(widths) < 2:
             raise ValueError(f"widths must name input and output (got {widths})")
         check_choice(norm, "norm", NORMS)
@@ -59,8 +62,10 @@ class SKAN(nn.Module):
                 part.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 0 or x.size(-1) != self.in_channels:
-            raise ValueError(f"x must have shape [..., {self.in_channels}] (got {list(x.shape)})")
+        # Before a batch norm takes what is not finite into its running statistics.
+        check_input(x, self.in_channels, next(kan_layers(self)).base_weight)
+        if x.dim() != 2 and isinstance(self.norms[0], nn.BatchNorm1d):
+            raise ValueError(f"x must be a matrix [N, {self.in_channels}] with norm='batch' (got {list(x.shape)})")
         for number, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
             x = layer(norm(self.dropout(x) if number else x))
         return x
@@ -79,10 +84,14 @@ def kan_layers(model: nn.Module) -> Iterator[SelectableKANLinear]:
 def set_temperature(model: nn.Module, temperature: float) -> None:
     """Set the temperature of the selection in all layers of ``model``.
 
+    Raises:
+        ValueError: a temperature that is not positive.
+
     Example:
         >>> network = SKAN([2, 5, 1])
         >>> set_temperature(network, 0.1)
     """
+    check_range(temperature, "temperature", 0, low_open=True)
     for layer in kan_layers(model):
         layer.temperature.fill_(temperature)
 

@@ -13,7 +13,7 @@ from graphkit.nn.kan import kan_layers, prune_families, select_families, set_tem
 from graphkit.train.experiment import Experiment
 from graphkit.train.search.lpgnas import SearchedExperiment
 from graphkit.train.tasks.task import Task
-from graphkit.utils.checks import check_range
+from graphkit.utils.checks import check_int, check_range
 from graphkit.utils.seed import stream
 
 
@@ -27,11 +27,11 @@ class SelectionTask(Task):
         regularization: weight of :meth:`~graphkit.nn.SelectableKANLinear.regularization` in the loss.
 
     Raises:
-        ValueError: a temperature that is not in (0, 1], or a negative weight.
+        ValueError: a temperature that is not in (0, 1], a negative weight, or no epochs.
     """
 
     def __init__(self, task: Task, epochs: int, temperature: float = 0.1, regularization: float = 0.0) -> None:
-        self.task, self.epochs = task, epochs
+        self.task, self.epochs = task, check_int(epochs, "epochs", 1)
         self.temperature = check_range(temperature, "temperature", 0, 1, low_open=True)
         self.regularization = check_range(regularization, "regularization", 0)
         self.monitor, self.unit = task.monitor, task.unit
@@ -83,7 +83,9 @@ class SKANSchedule:
             of a function away; with it the weights are one-hot before.
 
     Raises:
-        ValueError: fractions that are not three positive numbers of sum 1, or fewer than three epochs.
+        TypeError: epochs or fractions that are no numbers.
+        ValueError: fractions that are not three positive numbers of sum 1, fewer than three epochs, or another number
+            out of range.
 
     Example:
         >>> SKANSchedule(100).lengths
@@ -97,11 +99,15 @@ class SKANSchedule:
     regularization: float = 0.0
 
     def __post_init__(self) -> None:
-        if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+        for part in self.fractions:
+            check_range(part, "fractions", 0, 1, low_open=True)
+        if len(self.fractions) != 3 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"fractions must be three positive numbers of sum 1 (got {self.fractions})")
-        if self.epochs < 3:
+        if check_int(self.epochs, "epochs") < 3:
             raise ValueError(f"epochs must be at least 3, one a phase (got {self.epochs})")
         check_range(self.threshold, "threshold", 0, 1)
+        check_range(self.temperature, "temperature", 0, 1, low_open=True)
+        check_range(self.regularization, "regularization", 0)
 
     @property
     def lengths(self) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ class RegressionTask(IndexedTask):
 
     Raises:
         ValueError: shapes that do not fit, values that are not finite, a part of the split without rows, answers that
-            are all the same among the training rows.
+            are all the same among the rows of a part.
         IndexError: an id beyond the rows.
 
     Example:
@@ -53,6 +53,10 @@ class RegressionTask(IndexedTask):
         self.mean, self.scale = known.mean(0), known.std(0, correction=0)
         if bool((self.scale == 0).any()):
             raise ValueError("y must differ among the training rows (got one value)")
+        for name in ("valid", "test"):
+            answers = y[getattr(split, name)]
+            if bool((answers == answers[0]).all()):
+                raise ValueError(f"y must differ among the {name} rows, for the metric divides by it (got one value)")
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         share = batch[self.rank :: self.world_size]
