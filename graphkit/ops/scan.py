@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphkit.ops.cpu import scan as cpu
-from graphkit.ops.cuda import has_triton
+from graphkit.ops.cuda import LONGEST_CHUNK, has_triton
 from graphkit.utils.checks import check_device
 
 _CPU_DTYPES = (torch.float32, torch.float64)
@@ -192,7 +192,7 @@ def gla_scan(
     scale = q.size(2) ** -0.5 if scale is None else scale
     if not has_kernel(q, k, v, g, state):
         return gla_scan_reference(q, k, v, g, ptr, state, scale=scale, reverse=reverse)
-    return _gated(q, k, v, g, state, scale, ptr, reverse)
+    return _gated(q, k, v, g, state, scale, ptr, reverse)[:2]
 
 
 def gla_scan_reference(
@@ -392,19 +392,21 @@ _selective.register_autograd(_selective_gradients, setup_context=_setup_selectiv
 @torch.library.custom_op("graphkit::gla_scan", mutates_args=())
 def _gated(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float, ptr: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, states, and what the gradient reads again: on a GPU the scores within chunks."""
     if q.is_cuda:
         from graphkit.ops.cuda import gated_scan
 
         return gated_scan.gla_scan(q, k, v, g, state, scale, ptr, reverse)
-    return cpu.gla_scan(q, k, v, g, state, scale, ptr, reverse)
+    return *cpu.gla_scan(q, k, v, g, state, scale, ptr, reverse), v.new_empty(0)
 
 
 @_gated.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float, ptr: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
-    return v.new_empty(v.shape), state.new_empty(state.shape)
+) -> tuple[Tensor, Tensor, Tensor]:
+    kept = v.new_empty((*v.shape[:2], LONGEST_CHUNK)) if v.is_cuda else v.new_empty(0)
+    return v.new_empty(v.shape), state.new_empty(state.shape), kept
 
 
 @torch.library.custom_op("graphkit::gla_scan_backward", mutates_args=())
@@ -416,6 +418,7 @@ def _gated_backward(
     v: Tensor,
     g: Tensor,
     state: Tensor,
+    kept: Tensor,
     scale: float,
     ptr: Tensor,
     reverse: bool,
@@ -423,7 +426,7 @@ def _gated_backward(
     if grad.is_cuda:
         from graphkit.ops.cuda import gated_scan
 
-        return gated_scan.gla_scan_backward(grad, grad_state, q, k, v, g, state, scale, ptr, reverse)
+        return gated_scan.gla_scan_backward(grad, grad_state, q, k, v, g, state, kept, scale, ptr, reverse)
     return cpu.gla_scan_backward(grad, grad_state, q, k, v, g, state, scale, ptr, reverse)
 
 
@@ -436,6 +439,7 @@ def _(
     v: Tensor,
     g: Tensor,
     state: Tensor,
+    kept: Tensor,
     scale: float,
     ptr: Tensor,
     reverse: bool,
@@ -446,10 +450,10 @@ def _(
 
 def _setup_gated(ctx, inputs, output) -> None:
     *tensors, ctx.scale, ptr, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors, ptr)
+    ctx.save_for_backward(*tensors, output[2], ptr)
 
 
-def _gated_gradients(ctx, grad: Tensor, grad_state: Tensor):
+def _gated_gradients(ctx, grad: Tensor, grad_state: Tensor, _):
     *tensors, ptr = ctx.saved_tensors
     return *_gated_backward(grad, grad_state, *tensors, ctx.scale, ptr, ctx.reverse), None, None, None
 

@@ -74,10 +74,11 @@ def test_gated_scan(ptr, heads, width, depth, wide, tau, reverse, dtype):
     ]
     want_grads = gradients(list(want), [g.double() for g in grads], exact)
     moved, there = [t.to(DEVICE) for t in inputs], ptr.to(DEVICE)
-    out, end = gated.gla_scan(*moved, 0.7, there, reverse)
+    out, end, kept = gated.gla_scan(*moved, 0.7, there, reverse)
+    assert kept.shape == (out.size(0), heads, 64)
     assert_close(out, want[0].detach(), dtype)
     assert_close(end, want[1].detach(), SINGLE, factor=1 if dtype == SINGLE else 1e4)
-    found = gated.gla_scan_backward(*(g.to(DEVICE) for g in grads), *moved, 0.7, there, reverse)
+    found = gated.gla_scan_backward(*(g.to(DEVICE) for g in grads), *moved, kept, 0.7, there, reverse)
     for i, (got, should) in enumerate(zip(found, want_grads, strict=True)):
         # The gradient of strong gates is a small difference of large numbers.
         of_gate = 100 if i == 3 else 1
@@ -197,10 +198,10 @@ def test_lif_scan(surrogate, reset, detach, dtype):
 def test_no_tokens():
     ptr = torch.zeros(3, dtype=torch.int64, device=DEVICE)
     inputs = [t.to(DEVICE) for t in gated_inputs(ptr.cpu(), 2, 4, 3, True, 1)]
-    out, end = gated.gla_scan(*inputs, 1.0, ptr, False)
+    out, end, kept = gated.gla_scan(*inputs, 1.0, ptr, False)
     assert out.shape == (0, 2, 3)
     torch.testing.assert_close(end, inputs[4])
-    *zeros, back = gated.gla_scan_backward(out, end, *inputs, 1.0, ptr, False)
+    *zeros, back = gated.gla_scan_backward(out, end, *inputs, kept, 1.0, ptr, False)
     assert all(z.numel() == 0 for z in zeros)
     torch.testing.assert_close(back, end)
     inputs = [t.to(DEVICE) for t in selective_inputs(ptr.cpu(), 4, 2)]

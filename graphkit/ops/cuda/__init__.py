@@ -6,6 +6,9 @@ import importlib.util
 import warnings
 from functools import cache
 
+#: Tokens of a chunk of gated linear attention at most, known without Triton too.
+LONGEST_CHUNK = 64
+
 
 @cache
 def has_triton() -> bool:

@@ -11,9 +11,9 @@ binary, two places first differ at some bit, and the later one with zeros for al
 each bit there is one product, of which the pairs are kept that differ there first: log2(chunk) products in place of an
 exponential for each pair and channel.
 
-O(N H d_k d_v) operations. The memories before the chunks are N / chunk times those of a sequence; none is kept from
-forward to backward. Nothing waits for the device: a chunk's slot is found from where its sequence begins, which leaves
-at most one slot free a sequence.
+O(N H d_k d_v) operations. The memories before the chunks are N / chunk times those of a sequence and made again for the
+gradient; what tokens take from each other, O(N H chunk), is kept. Nothing waits for the device: a chunk's slot is found
+from where its sequence begins, which leaves at most one slot free a sequence.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from graphkit.ops.cuda import LONGEST_CHUNK
 from graphkit.ops.cuda.launch import on_device
 
-_CHUNK, _ENTRIES = 64, 256
+_ENTRIES = 256
 
 
 @triton.jit
@@ -174,11 +175,11 @@ def _pass(
 @triton.jit
 def _score(
     ptr, owner, q, k, gate, scores, scale, heads, width,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, CHUNK: tl.constexpr, MOST: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """How much the tokens of a chunk take from those before, and from themselves."""
-    chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
+    """How much a token takes from those of its chunk up to itself, with room for the longest chunk."""
+    _, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
     if stop > start:
         lane = tl.arange(0, CHUNK)
         token, inside = _tokens(start, stop, begin + lane, REVERSE)
@@ -193,14 +194,15 @@ def _score(
                 fade, keep = _split(gate, own, start, stop, begin, bit, head, heads, column, width, CHUNK, REVERSE)
                 left, right = (query * fade).to(DOT), tl.trans((key * fade).to(DOT))
                 total += tl.where(keep, tl.dot(left, right, input_precision=PRECISION), 0.0)
-        place = scores + (chunk * heads + head) * CHUNK * CHUNK + lane[:, None] * CHUNK + lane[None, :]
-        tl.store(place, total)
+        place = scores + (token[:, None] * heads + head) * MOST + lane[None, :]
+        tl.store(place, total, mask=inside[:, None])
 
 
 @triton.jit
 def _output(
     ptr, owner, q, gate, v, states, scores, out, scale, heads, width, depth,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, CHUNK: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
     if stop > start:
@@ -208,7 +210,7 @@ def _output(
         token, inside = _tokens(start, stop, begin + lane, REVERSE)
         column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         value = _rows(v, token, inside, head, heads, column, depth)
-        score = _matrix(scores, chunk, head, heads, lane, lane, CHUNK, CHUNK)
+        score = _rows(scores, token, inside, head, heads, lane, MOST).to(DOT)
         total = tl.dot(score, value.to(DOT), input_precision=PRECISION)
         for first in tl.range(0, width, BLOCK, num_stages=1):
             row = first + tl.arange(0, BLOCK)
@@ -280,7 +282,8 @@ def _gradients(
 @triton.jit
 def _value_gradient(
     ptr, owner, k, gate, grad, to_states, scores, to_v, heads, width, depth,
-    REVERSE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, CHUNK: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     chunk, head, start, stop, begin = _find(ptr, owner, heads, CHUNK)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -288,7 +291,7 @@ def _value_gradient(
         lane = tl.arange(0, CHUNK)
         token, inside = _tokens(start, stop, begin + lane, REVERSE)
         last = _last(start, stop, begin, CHUNK, REVERSE)
-        score = _matrix(scores, chunk, head, heads, lane, lane, CHUNK, CHUNK)
+        score = _rows(scores, token, inside, head, heads, lane, MOST).to(DOT)
         of_out = _rows(grad, token, inside, head, heads, column, depth)
         total = tl.dot(tl.trans(score), of_out.to(DOT), input_precision=PRECISION)
         for first in tl.range(0, width, BLOCK, num_stages=1):
@@ -310,7 +313,7 @@ class _Plan:
         self.sequences = ptr.numel() - 1
         (tokens, self.heads, self.width), self.depth = q.shape, v.size(2)
         mean = tokens // max(self.sequences, 1)
-        self.chunk = min(_CHUNK, max(16, triton.next_power_of_2(mean)))
+        self.chunk = min(LONGEST_CHUNK, max(16, triton.next_power_of_2(mean)))
         self.chunks = tokens // self.chunk + self.sequences  # slots: a sequence may leave its last one free
         self.owner = torch.empty(self.chunks, dtype=torch.int64, device=ptr.device)
         _owners[(self.sequences,)](ptr, self.owner, CHUNK=self.chunk, BLOCK=128)
@@ -324,7 +327,7 @@ class _Plan:
         exact = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
         self.walk = {"REVERSE": reverse, "CHUNK": self.chunk}
         self.products = {**self.walk, "BLOCK": self.block, "DOT": dot, "PRECISION": exact}
-        self.bits = {"BITS": self.chunk.bit_length() - 1}
+        self.bits, self.most = {"BITS": self.chunk.bit_length() - 1}, {"MOST": LONGEST_CHUNK}
         self.wide = {"WIDE": g.size(2) == self.width}
         self.gate = torch.empty(q.shape, dtype=torch.float32, device=q.device)
         arguments = (ptr, self.owner, g, self.gate, self.heads, self.width)
@@ -346,25 +349,27 @@ class _Plan:
         return states, end
 
     def score(self, q: Tensor, k: Tensor) -> Tensor:
-        scores = torch.empty(self.chunks, self.heads, self.chunk, self.chunk, dtype=self.type, device=q.device)
+        scores = torch.empty(*q.shape[:2], LONGEST_CHUNK, dtype=self.type, device=q.device)
         inputs = (self.ptr, self.owner, q, k, self.gate, scores, self.scale, self.heads, self.width)
-        _score[self.grid()](*inputs, **self.bits, **self.products)
+        _score[self.grid()](*inputs, **self.bits, **self.most, **self.products)
         return scores
 
 
 def gla_scan(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float, ptr: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, the memory after the sequence, and the scores ``[N, H, 64]``, which the gradient reads again."""
     q, k, v, g, state, ptr = (t.contiguous() for t in (q, k, v, g, state, ptr))
     out = torch.empty_like(v)
     if v.numel() == 0 or q.numel() == 0:
-        return out.zero_(), state.clone()
+        return out.zero_(), state.clone(), v.new_zeros(*v.shape[:2], LONGEST_CHUNK)
     with on_device(q):
         plan = _Plan(q, v, g, ptr, reverse, scale)
         states, end = plan.memories(k, v, state, back=False)
-        inputs = (ptr, plan.owner, q, plan.gate, v, states, plan.score(q, k), out)
-        _output[plan.grid(plan.blocks_v)](*inputs, scale, plan.heads, plan.width, plan.depth, **plan.products)
-    return out, end
+        scores = plan.score(q, k)
+        inputs = (ptr, plan.owner, q, plan.gate, v, states, scores, out, scale, plan.heads, plan.width, plan.depth)
+        _output[plan.grid(plan.blocks_v)](*inputs, **plan.most, **plan.products)
+    return out, end, scores
 
 
 def gla_scan_backward(
@@ -375,12 +380,13 @@ def gla_scan_backward(
     v: Tensor,
     g: Tensor,
     state: Tensor,
+    scores: Tensor,
     scale: float,
     ptr: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tensors = (grad, grad_state, q, k, v, g, state, ptr)
-    grad, grad_state, q, k, v, g, state, ptr = (t.contiguous() for t in tensors)
+    tensors = (grad, grad_state, q, k, v, g, state, scores, ptr)
+    grad, grad_state, q, k, v, g, state, scores, ptr = (t.contiguous() for t in tensors)
     to_q, to_k, to_v = (torch.empty_like(t) for t in (q, k, v))
     if v.numel() == 0 or q.numel() == 0:
         return to_q.zero_(), to_k.zero_(), to_v.zero_(), torch.zeros_like(g), grad_state.clone()
@@ -388,8 +394,8 @@ def gla_scan_backward(
         plan = _Plan(q, v, g, ptr, reverse, scale)
         sizes = (plan.heads, plan.width, plan.depth)
         to_states, to_state = plan.memories(q, grad, grad_state, back=True)
-        inputs = (ptr, plan.owner, k, plan.gate, grad, to_states, plan.score(q, k), to_v)
-        _value_gradient[plan.grid(plan.blocks_v)](*inputs, *sizes, **plan.products)
+        inputs = (ptr, plan.owner, k, plan.gate, grad, to_states, scores, to_v)
+        _value_gradient[plan.grid(plan.blocks_v)](*inputs, *sizes, **plan.most, **plan.products)
         states, _ = plan.memories(k, v, state, back=False)
         # One gate a head has the sum over its channels, of which each program has a part.
         wide = plan.wide["WIDE"]
