@@ -83,7 +83,7 @@ class SKANSchedule:
             of a function away; with it the weights are one-hot before.
 
     Raises:
-        TypeError: epochs or fractions that are no numbers.
+        TypeError: epochs that are no whole number.
         ValueError: fractions that are not three positive numbers of sum 1, fewer than three epochs, or another number
             out of range.
 
@@ -99,9 +99,8 @@ class SKANSchedule:
     regularization: float = 0.0
 
     def __post_init__(self) -> None:
-        for part in self.fractions:
-            check_range(part, "fractions", 0, 1, low_open=True)
-        if len(self.fractions) != 3 or abs(sum(self.fractions) - 1) > 1e-6:
+        positive = all(part > 0 for part in self.fractions)
+        if len(self.fractions) != 3 or not positive or not abs(sum(self.fractions) - 1) <= 1e-6:
             raise ValueError(f"fractions must be three positive numbers of sum 1 (got {self.fractions})")
         if check_int(self.epochs, "epochs") < 3:
             raise ValueError(f"epochs must be at least 3, one a phase (got {self.epochs})")
