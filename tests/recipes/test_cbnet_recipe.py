@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from graphkit import cli
-from graphkit.recipes import get_recipe
+from graphkit.datasets import load
+from graphkit.recipes import cbnet, get_recipe, s_kan
 from graphkit.recipes.cbnet import MODELS, RECIPE, build
 
 
@@ -58,3 +61,14 @@ def test_a_run_on_canvases(tmp_path):
     assert {row["metric"] for row in record["rows"]} == {"Mean IoU", "Accuracy"}
     with pytest.raises(ValueError, match="reset-majority has no images"):
         build(RECIPE.defaults("reset-majority"), "CB", 0)
+
+
+@pytest.mark.parametrize("recipe", [cbnet, s_kan])
+def test_a_graph_without_features_is_refused(recipe, monkeypatch):
+    def without_features(name, root):
+        dataset = load("digits")
+        return replace(dataset, data=Data(edge_index=dataset.data.edge_index, y=dataset.data.y, num_nodes=1797))
+
+    monkeypatch.setattr(recipe, "load", without_features)
+    with pytest.raises(ValueError, match="PolBlogs has no node features, which these models need"):
+        recipe.build(replace(recipe.RECIPE.defaults("polblogs"), protocol="random"), recipe.MODELS[0], 0)
