@@ -201,9 +201,10 @@ class Dataset:
 
 
 def _split(dataset: Dataset, protocol: str, seed: int) -> LinkSplit | EventSplit | IndexSplit | SeriesSplit:
-    if protocol == "folds":
+    if protocol in ("folds", "few-shot"):
         assert dataset.graphs is not None
-        return fold_split(dataset.graphs._data.y, fold=seed)
+        y = dataset.graphs._data.y
+        return fold_split(y, fold=seed) if protocol == "folds" else per_class_split(y, 10, 10, seed)
     data = dataset.data
     if isinstance(data, EventStream):
         return EventSplit.make(data, new_nodes=0.1 if protocol == "inductive" else 0, seed=seed)

@@ -731,7 +731,7 @@ for _row in (
         _pyg("TUDataset", name=_row[0], use_node_attr=True),
         _row,
         metric="accuracy",
-        protocols=("folds",),
+        protocols=("folds", "few-shot"),
         licence="not stated",
         source="TUDataset",
         origin="pyg",

@@ -1,8 +1,9 @@
 """W2PGNN (https://arxiv.org/abs/2303.16458): does feasibility, known before training, foretell what pre-training is
 worth?
 
-A study on graphs with known generators: encoders are pre-trained on each source and fine-tuned on each target, and the
-gains over training from scratch are correlated with feasibility and with simpler differences between graphs."""
+Encoders are pre-trained on each source and fine-tuned on each target, and the gains over training from scratch are
+correlated with feasibility and with simpler differences between graphs. Sources and targets have known generators, or
+the target is one set of real graphs and the sources are named datasets."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkit.analysis import GraphonEstimator, PretrainFeasibility, graph_descriptors
+from graphkit.analysis.dataset_graphs import dataset_graphs
 from graphkit.analysis.graph_descriptors import NAMES
-from graphkit.datasets import load
+from graphkit.datasets import info, load
 from graphkit.datasets.splits import IndexSplit
 from graphkit.datasets.synthetic import GRAPHON_DOMAINS, GRAPHON_SOURCES
 from graphkit.loader import PackedGraphs
@@ -44,9 +46,20 @@ class Config:
     """Hyperparameters of the encoder, of pre-training, of fine-tuning and of the graphons."""
 
     dataset: str = "graphon-domains"
-    """The planted domains."""
+    """The planted domains, or a set of graphs to go to from `sources`."""
     root: str | None = None
     """Folder of the datasets; $GRAPHKIT_ROOT if not given."""
+    protocol: str = "few-shot"
+    """Way to split the target's graphs: few-shot, or another that the dataset has."""
+    sources: tuple[str, ...] = (
+        *("Cora", "CiteSeer", "PubMed", "Amazon-Photo", "Coauthor-CS", "Actor", "Minesweeper", "pyimports", "digits"),
+        *("MUTAG", "PROTEINS", "ENZYMES", "NCI1", "IMDB-BINARY"),
+    )
+    """Datasets to pre-train on, without the one to go to; the planted domains have their own."""
+    graphs: int = 300
+    """Most ego-nets, or graphs, of such a dataset; drawn by seed."""
+    max_nodes: int = 200
+    """Its ego-nets of more nodes are left out."""
     hidden: int = 32
     """Width of the encoder, a GIN."""
     layers: int = 3
@@ -81,32 +94,44 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     """One row of the table: a way to pre-train, with first weights, few-shot draws and trainings of ``seed``."""
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
-    if dataset.graphs is None or "domain" not in dataset.graphs[0]:
-        raise ValueError(f"{config.dataset} has no domains to go from and to; take graphon-domains")
-    names = list(GRAPHON_DOMAINS)
-    label, domain = (torch.tensor([int(graph[key]) for graph in dataset.graphs]) for key in ("y", "domain"))
+    if dataset.graphs is None or dataset.graphs[0].edge_index is None:
+        raise ValueError(f"dataset must be graphs with edges, such as PROTEINS (got {config.dataset})")
     graphs = [Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes) for graph in dataset.graphs]
-    sets = {name: [graphs[i] for i in (domain == d).nonzero().view(-1).tolist()] for d, name in enumerate(names)}
-    sources = {name: sets[name] for name in names[:GRAPHON_SOURCES]}
-    splits = [dataset.split(config.draws * seed + draw, "few-shot") for draw in range(config.draws)]
+    label = torch.cat([graph.y for graph in dataset.graphs])
+    if "domain" in dataset.graphs[0]:
+        domain = torch.cat([graph.domain for graph in dataset.graphs])
+        sets = {name: domain == d for d, name in enumerate(GRAPHON_DOMAINS)}
+        chosen = {name: sets.pop(name) for name in list(sets)[:GRAPHON_SOURCES]}
+        sources = {name: _of(graphs, inside) for name, inside in chosen.items()}
+    else:
+        sets = {config.dataset: torch.ones(len(graphs), dtype=torch.bool)}
+        sources = {
+            name: dataset_graphs(load(name, config.root), config.graphs, max_nodes=config.max_nodes, seed=seed)
+            for name in (info(name).name for name in config.sources)
+            if name != dataset.info.name
+        }
+    protocol = dataset.info.protocol_for("graph", config.protocol)
+    splits = [dataset.split(config.draws * seed + draw, protocol) for draw in range(config.draws)]
     packed = PackedGraphs(graphs)
     targets = {
-        name: [
-            GraphClassificationTask(packed, label, _within(split, domain == d), config.batch_size) for split in splits
-        ]
-        for d, name in enumerate(names)
-        if name not in sources
+        name: [GraphClassificationTask(packed, label, _within(split, inside), config.batch_size) for split in splits]
+        for name, inside in sets.items()
     }
+    wanted = {name: _of(graphs, inside) for name, inside in sets.items()}
     task = TransferTask(
         sources,
         targets,
-        _scores(config, sources, {name: sets[name] for name in targets}),
+        _scores(config, sources, wanted),
         partial(_pretrain, config, model),
         partial(_finetune, config),
         seed,
     )
     seed_everything(seed)
     return Experiment(task, gin_encoder(config.hidden, config.layers))
+
+
+def _of(graphs: list[Data], inside: Tensor) -> list[Data]:
+    return [graphs[i] for i in inside.nonzero().view(-1).tolist()]
 
 
 def _within(split: IndexSplit, chosen: Tensor) -> IndexSplit:
@@ -165,8 +190,18 @@ def _scores(config: Config, sources: dict[str, list[Data]], targets: dict[str, l
 RECIPE = Recipe(
     key="w2pgnn",
     config=Config,
-    settings={"graphon-domains": {}},
-    fast={"hidden": 8, "layers": 2, "pretrain_epochs": 1, "epochs": 2, "draws": 1, "resolution": 12, "clusters": 2},
+    settings={"graphon-domains": {}, "PROTEINS": {}, "ENZYMES": {}, "IMDB-BINARY": {}},
+    fast={
+        "sources": ("pyimports", "digits", "graphon-domains"),
+        "graphs": 20,
+        "hidden": 8,
+        "layers": 2,
+        "pretrain_epochs": 1,
+        "epochs": 2,
+        "draws": 1,
+        "resolution": 12,
+        "clusters": 2,
+    },
     models=MODELS,
     build=build,
     task="graph",

@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from graphkit import cli
 from graphkit.bench.records import Record, Row
-from graphkit.datasets import load, registry
+from graphkit.datasets import Dataset, load, registry
 from graphkit.datasets.synthetic import GRAPHON_DOMAINS, GRAPHON_SOURCES, graphon_domains
 from graphkit.recipes import feasibility, get_recipe, w2pgnn
 
@@ -99,6 +100,37 @@ def test_the_study_runs(small, tmp_path, capsys) -> None:
     assert rows["Feasibility"][0] == pytest.approx(100 * pearson, abs=0.1)
     assert "correlations of scores with gains" in record["protocol"]
     assert "w2pgnn on graphon-domains" in capsys.readouterr().out
+
+
+@pytest.fixture
+def mutag(small, monkeypatch):
+    """Planted graphs of two classes under the name of a real set."""
+    plain = [Data(edge_index=g.edge_index, num_nodes=g.num_nodes, y=g.y) for g in graphon_domains(60)[-120:]]
+    data, slices = registry.Graphs.collate(plain)
+    found = Dataset(registry.info("MUTAG"), graphs=registry.Graphs(data, slices, "MUTAG"))
+    monkeypatch.setattr(w2pgnn, "load", lambda name, root=None: found if name == "MUTAG" else load(name, root))
+
+
+def test_the_study_of_named_datasets(mutag, tmp_path, capsys) -> None:
+    """A set of graphs is the target, and each named dataset but itself a source."""
+    names = ["pyimports", "digits", "graphon-domains", "MUTAG"]
+    words = ["--fast", "--device", "cpu", "--quiet", "--out", str(tmp_path), "--models", "GraphCL", "--sources", *names]
+    assert cli.main(["run", "w2pgnn", "--dataset", "MUTAG", *words]) == 0
+    record = json.loads((tmp_path / "w2pgnn" / "MUTAG.json").read_text())
+    table = record["tables"]["GraphCL"]
+    assert table["source"] == names[:3]
+    assert set(table["target"]) == {"MUTAG"}
+    assert all(value <= 0 for value in table["Feasibility"])
+    assert "10 training" in record["protocol"]
+    capsys.readouterr()
+
+
+def test_targets_and_sources_that_make_no_study(mutag) -> None:
+    config = w2pgnn.RECIPE.defaults(fast=True)
+    with pytest.raises(ValueError, match=r"3 pairs to correlate \(got 1 x 1\)"):
+        w2pgnn.build(replace(config, dataset="MUTAG", sources=("digits", "MUTAG")), "GraphCL", 0)
+    with pytest.raises(ValueError, match=r"dataset must be graphs with edges, such as PROTEINS \(got digit_images\)"):
+        w2pgnn.build(replace(config, dataset="digit_images"), "GraphCL", 0)
 
 
 def test_feasibility_runs_on_shipped_graphs(tmp_path, capsys) -> None:
