@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import report
+from harness import captured, report
 from temporal_peers import (
     Epoch,
     adam,
@@ -84,17 +84,7 @@ def captured_epoch(model: TemporalModel, stream: EventStream, batch_size: int) -
     def step() -> None:
         train_step(model, optimizer, static, static.neg, stream.msg)
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            model.reset_state()
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    model.reset_state()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    graph = captured(step, model.reset_state)
 
     def epoch(events: int) -> None:
         model.reset_state()

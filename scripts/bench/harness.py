@@ -49,6 +49,24 @@ def interleave(cases: Mapping[str, Callable[[], Any]], repeats: int, warmup: int
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def captured(step: Callable[[], Any], before: Callable[[], Any] | None = None) -> torch.cuda.CUDAGraph:
+    """``step`` as a CUDA graph, after it ran three times on a stream of its own, ``before`` each time and once more."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            if before is not None:
+                before()
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    if before is not None:
+        before()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
+
+
 def allocated_mb(function: Callable[[], Any]) -> float:
     """Most memory the process held during ``function`` beyond what it held before, in MiB (sampled every ms).
 

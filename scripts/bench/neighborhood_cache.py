@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from harness import allocated_mb, interleave, parser, report
+from harness import allocated_mb, captured, interleave, parser, report
 from torch import Tensor
 
 from graphkit.nn import NeighborhoodCache
@@ -103,7 +103,7 @@ def measure(
     cases = {"ours": run(ours, OURS), "peer": run(plain, PLAIN)}
     same = [torch.equal(show(ours, batches[0]), show(plain, batches[0], PLAIN))]
     if cuda:
-        cases["captured"] = captured(caches[2], batches)
+        cases["captured"] = captured_turn(caches[2], batches)
         caches[2].load_snapshot(ours.snapshot())
     memory = {name: _peak_mb(turn, cuda) for name, turn in cases.items()}
     times = interleave(cases, repeats, warmup=1)
@@ -132,17 +132,10 @@ def measure(
     return row
 
 
-def captured(cache: NeighborhoodCache, batches: list[Events]) -> Callable[[], None]:
+def captured_turn(cache: NeighborhoodCache, batches: list[Events]) -> Callable[[], None]:
     """The same turn with a batch as one CUDA graph; changes the cache."""
     static = Events(*(part.clone() for part in batches[0]))
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        show(cache, static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        show(cache, static)
+    graph = captured(lambda: show(cache, static))
 
     def turn() -> None:
         for batch in batches:
