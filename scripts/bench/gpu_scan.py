@@ -262,6 +262,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in options.cases:
         for length in options.lengths:
+            print(f"{name}, {length} tokens", flush=True)
             cases = CASES[name](length)
             memory = {case: peak_mb(run) for case, run in cases.items()}
             times = medians(cases, options.repeats, options.slow_repeats)

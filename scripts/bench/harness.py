@@ -50,7 +50,10 @@ def interleave(cases: Mapping[str, Callable[[], Any]], repeats: int, warmup: int
 
 
 def captured(step: Callable[[], Any], before: Callable[[], Any] | None = None) -> torch.cuda.CUDAGraph:
-    """``step`` as a CUDA graph, after it ran three times on a stream of its own, ``before`` each time and once more."""
+    """``step`` as a CUDA graph, after it ran three times on a stream of its own, ``before`` each time and once more.
+
+    The graph keeps ``step``, and so the optimizer it calls: their memory is what the graph reads and writes.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -64,6 +67,7 @@ def captured(step: Callable[[], Any], before: Callable[[], Any] | None = None) -
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
+    graph.step = step  # type: ignore[attr-defined]
     return graph
 
 

@@ -178,11 +178,16 @@ def test_lif_scan(surrogate, reset, detach, dtype):
     ptr = torch.tensor([0, 0, 1, 4, 4, 41])
     x = (2 * random(41, 70)).to(dtype)
     inputs = [x, random(5, 70, seed=1), random(70, seed=2).sigmoid(), random(70, seed=3).exp()]
-    exact = [t.double().requires_grad_() for t in inputs]
     how = {"reset": reset, "surrogate": surrogate, "detach_reset": detach, "input_scale": 0.8}
-    want = lif_scan(exact[0], ptr, exact[1], decay=exact[2], threshold=exact[3], **how)
     grads = [random(*x.shape, seed=7).to(dtype), random(*inputs[1].shape, seed=8)]
-    want_grads = gradients(list(want), [g.double() for g in grads], exact)
+
+    def plain(width: torch.dtype) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        given = [t.to(width).requires_grad_() for t in inputs]
+        out = lif_scan(given[0], ptr, given[1], decay=given[2], threshold=given[3], **how)
+        return out, gradients(list(out), [g.to(width) for g in grads], given)
+
+    want, want_grads = plain(torch.float64)
+    _, single_grads = plain(SINGLE)
     x, before, decay, threshold, there = (t.to(DEVICE) for t in (*inputs, ptr))
     spikes, h, end = recurrent.lif_scan(x, decay, threshold, before, 0.8, reset, there)
     assert spikes.dtype == dtype
@@ -191,7 +196,9 @@ def test_lif_scan(surrogate, reset, detach, dtype):
     given = (*(g.to(DEVICE) for g in grads), h, decay, threshold, before)
     found = recurrent.lif_scan_backward(*given, 0.8, reset, surrogate, _SHARPNESS[surrogate], detach, there)
     for got, i in zip(found, (0, 2, 3, 1), strict=True):
-        assert_close(got, want_grads[i], inputs[i].dtype)
+        # Gradients of all tokens cancel in those of decay and threshold: the kernel may be off by what float32 is off.
+        off = (single_grads[i].double() - want_grads[i]).norm() / want_grads[i].norm()
+        assert_close(got, want_grads[i], inputs[i].dtype, max(1.0, 1.5 * float(off) / TOLERANCE[SINGLE]))
 
 
 def test_no_tokens():
