@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from graphkit.train.captured_step import CapturedStep
 from graphkit.train.tasks.task import Task
 from graphkit.utils.checks import check_choice, check_int, check_range
 from graphkit.utils.describe import attributes, describe, differences
@@ -76,6 +78,9 @@ class Trainer:
         clip_grad_norm: largest gradient norm of each of the optimizer's parameter groups.
         schedule: before each step, learning rates are those of the optimizer times ``schedule(epochs)``, where
             ``epochs`` is how much of the training is done, such as 1.5; constant if None.
+        capture: record a training step as a CUDA graph and replay it, which pays where a step is many small kernels,
+            as for streams. Each epoch's first batch and batches of another size are trained step by step. One GPU, no
+            ``schedule``, no 16-bit gradient scaling, and a step of fixed shapes that never waits for the GPU.
         folder: where ``checkpoint.pt`` and ``history.csv`` go; None keeps nothing.
         resume: continue from ``folder/checkpoint.pt`` if it is there.
         save_every: least seconds between two checkpoints, so that short epochs do not wait for the disk: a killed run
@@ -108,6 +113,7 @@ class Trainer:
         ties: str = "first",
         clip_grad_norm: float | None = None,
         schedule: Callable[[float], float] | None = None,
+        capture: bool = False,
         folder: str | Path | None = None,
         resume: bool = False,
         save_every: float = 0.0,
@@ -130,6 +136,9 @@ class Trainer:
         self.resume, self.tensorboard = resume, tensorboard
         self.save_every = check_range(save_every, "save_every", 0)
         self.progress, self.description = progress, description
+        self.capture = capture
+        if capture:
+            self._check_capture()
 
     def fit(
         self,
@@ -147,6 +156,15 @@ class Trainer:
             on_epoch_end: called with the epoch and its row of the history, after the checkpoint if one was written.
         """
         fabric = self.fabric
+        if self.capture and optimizer is not None:
+            if task.num_batches() < 3:
+                raise ValueError(
+                    f"capture needs three batches an epoch or more (got {task.num_batches()}); train without it"
+                )
+            for group in optimizer.param_groups:
+                # Where an optimizer keeps its number of steps: on the GPU, so that a replay counts too.
+                if "capturable" in group:
+                    group["capturable"] = True
         settings = self._settings(model, task, optimizer)
         task = task.to(fabric.device)
         task.rank, task.world_size = fabric.global_rank, fabric.world_size
@@ -182,12 +200,15 @@ class Trainer:
             disable=not self.progress or fabric.global_rank > 0,
         )
         saved_at = -math.inf
+        step = partial(self._step, wrapped, task, optimizer)
+        captured = CapturedStep(step) if self.capture else step
         try:
             for epoch in range(first, self.max_epochs + 1):
                 if self.patience is not None and waited >= self.patience:
                     break
                 start = time.perf_counter()
-                row: dict[str, float] = {"epoch": epoch, "loss": self._epoch(wrapped, task, optimizer, epoch, bar)}
+                loss = self._epoch(model, task, optimizer, epoch, bar, step, captured)
+                row: dict[str, float] = {"epoch": epoch, "loss": loss}
                 if epoch % self.eval_every == 0 or epoch == self.max_epochs:
                     better = self._evaluate(model, task, epoch, row, result)
                     waited = 0 if task.monitor in better else waited + 1
@@ -238,7 +259,38 @@ class Trainer:
         best = {name: {"epoch": 0, "valid": value, "test": test[name]} for name, value in valid.items()}
         return FitResult(best, seconds=time.perf_counter() - start)
 
-    def _epoch(self, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, epoch: int, bar: tqdm) -> float:
+    def _check_capture(self) -> None:
+        if self.fabric.device.type != "cuda":
+            raise ValueError(f"capture needs a CUDA device (got {self.fabric.device}); train without it")
+        if self.fabric.world_size > 1:
+            raise ValueError(f"capture needs one process (got {self.fabric.world_size}); train without it")
+        if self.schedule is not None:
+            raise ValueError("capture keeps the learning rate of the step it records; leave out schedule or capture")
+        if getattr(self.fabric.strategy.precision, "scaler", None) is not None:
+            raise ValueError("capture cannot scale gradients; choose precision='bf16-mixed' or train without it")
+
+    def _step(self, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+        """Learn from a batch; returns its loss."""
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(model, batch)
+        self.fabric.backward(loss)
+        if self.clip_grad_norm is not None:
+            self.fabric.strategy.precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
+            for group in optimizer.param_groups:
+                torch.nn.utils.clip_grad_norm_(group["params"], self.clip_grad_norm)
+        optimizer.step()
+        return loss.detach()
+
+    def _epoch(
+        self,
+        model: nn.Module,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        epoch: int,
+        bar: tqdm,
+        step: Callable[[Any], Tensor],
+        captured: Callable[[Any], Tensor],
+    ) -> float:
         """One pass over the training batches; returns the mean loss."""
         self._seed(epoch)
         model.train()
@@ -250,15 +302,9 @@ class Trainer:
                 # The inner one: the wrapper's groups are not those of a checkpoint that was loaded.
                 for group in getattr(optimizer, "optimizer", optimizer).param_groups:
                     group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
-            optimizer.zero_grad(set_to_none=True)
-            loss = task.loss(model, batch)
-            self.fabric.backward(loss)
-            if self.clip_grad_norm is not None:
-                self.fabric.strategy.precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
-                for group in optimizer.param_groups:
-                    torch.nn.utils.clip_grad_norm_(group["params"], self.clip_grad_norm)
-            optimizer.step()
-            total += loss.detach()  # read once an epoch, so that a GPU need not wait in every step
+            # A task may do more at an epoch's first batch than a recorded step would.
+            loss = captured(batch) if count else step(batch)
+            total += loss  # read once an epoch, so that a GPU need not wait in every step
             count += 1
             bar.update(task.size(batch))
         if count == 0:
@@ -314,6 +360,7 @@ class Trainer:
             "clip_grad_norm": self.clip_grad_norm,
             **({} if self.ties == "first" else {"ties": self.ties}),
             **({} if self.schedule is None else {"schedule": self.schedule}),
+            **({"capture": True} if self.capture else {}),
             "processes": self.fabric.world_size,
             "precision": str(getattr(precision, "precision", type(precision).__name__)),
         }
