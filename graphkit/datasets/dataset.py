@@ -189,6 +189,17 @@ class Dataset:
         check_choice(name, "protocol", self.info.protocols)
         return self.splitters[name](seed) if name in self.splitters else _split(self, name, seed)
 
+    def require_features(self, user: str) -> None:
+        """Check that the nodes of a single graph have features, which ``user`` (in words) needs.
+
+        Raises:
+            ValueError: they have none.
+        """
+        if getattr(self.data, "x", None) is None:
+            raise ValueError(
+                f"{self.info.name} has no node features, which {user} needs; `graphkit datasets` lists which have"
+            )
+
     def evaluator(self) -> Any:
         """The official evaluator of the dataset (OGB).
 

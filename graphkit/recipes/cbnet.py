@@ -134,10 +134,7 @@ def _task(
             weights=weights,
         )
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
-    if dataset.data.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which these models need; `graphkit datasets` lists which have"
-        )
+    dataset.require_features("every model here")
     transforms = [ToUndirected(), RemoveSelfLoops(), *[NormalizeFeatures()] * config.row_normalize]
     return CompositeNodeTask(
         Compose(transforms)(dataset.data),

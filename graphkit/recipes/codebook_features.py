@@ -97,6 +97,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
         where += [(f"feed_forwards.{i}.lin_out", "output", 1) for i in range(config.layers)]
         measure: Callable[[Experiment], dict[str, float]] = partial(_states, config, dataset.data)
     else:
+        dataset.require_features("a GCN here")
         split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
         graph = Compose([ToUndirected(), RemoveSelfLoops(), NormalizeFeatures()])(dataset.data)
         task = NodeClassificationTask(graph, split, num_classes=dataset.info.classes)
@@ -138,8 +139,6 @@ def _language_model(config: Config, num_tokens: int) -> TokenModel:
 
 
 def _gcn(config: Config, task: NodeClassificationTask) -> GraphSequential:
-    if task.num_features == 0:
-        raise ValueError(f"{config.dataset} has no node features; `graphkit datasets` lists which have")
     parts: list[nn.Module] = []
     for inputs in [task.num_features, *[config.channels] * (config.layers - 2)]:
         conv = GNN(inputs, config.channels, 1, conv="gcn", input_dropout=config.dropout, layer_norm=False)

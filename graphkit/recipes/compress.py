@@ -161,13 +161,10 @@ class _Stages:
     def __init__(self, config: Config, seed: int) -> None:
         self.config, self.seed = config, seed
         dataset = load(config.dataset, config.root)
+        dataset.require_features("a student")
         self.split: IndexSplit = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
         self.data: Data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
         self.options: dict[str, Any] = {"num_classes": dataset.info.classes}
-        if self.data.x is None:
-            raise ValueError(
-                f"{config.dataset} has no node features, which students need; `graphkit datasets` lists which have"
-            )
         if float(self.data.x.max()) > 1:
             # Into the range of the generator's likelihood.
             self.data.x = self.data.x / self.data.x.max()

@@ -107,10 +107,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
-    if dataset.data.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which forward learning needs; `graphkit datasets` lists which have"
-        )
+    dataset.require_features("forward learning")
     data, classes = prepared(dataset.data), dataset.info.classes
     optimizer = partial(torch.optim.Adam, lr=config.lr, weight_decay=config.weight_decay)
     procedure, kind = model.split("-", 1)

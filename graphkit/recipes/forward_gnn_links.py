@@ -81,10 +81,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("link", config.protocol))
-    if split.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which forward learning needs; `graphkit datasets` lists which have"
-        )
+    dataset.require_features("forward learning")
     # The layers of forward learning make their input so; backpropagation gains from it, too.
     split = replace(split, x=F.normalize(split.x))
     procedure, _, kind = model.partition("-")

@@ -194,11 +194,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
-    if data.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which neighbours' are generated from; "
-            "`graphkit datasets` lists which have"
-        )
+    dataset.require_features("the generator of neighbours")
     common: dict[str, Any] = {"num_classes": dataset.info.classes, **_views(config, model)}
     start_from = None
     if model.startswith("LA"):

@@ -113,15 +113,12 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     """One row of the table. Searched models are trained from scratch after their search."""
     check_choice(model, "model", MODELS)
     dataset = load(config.dataset, config.root)
+    dataset.require_features("every model here")
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     transforms = [ToUndirected(), RemoveSelfLoops(), *[NormalizeFeatures()] * config.row_normalize]
     graph = (Compose(transforms)(dataset.data), split)
     options: dict[str, Any] = {"num_classes": dataset.info.classes}
     task = SizedNodeClassificationTask(*graph, **options)
-    if task.num_features == 0:
-        raise ValueError(
-            f"{config.dataset} has no node features, which these models need; `graphkit datasets` lists which have"
-        )
     seed_everything(seed)
     if model in BASELINES:
         return _trained(config, task, _baseline(config, task, model))

@@ -162,11 +162,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS + VARIANTS)
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
-    if dataset.data.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which contrastive learning starts from; "
-            "`graphkit datasets` lists which have"
-        )
+    dataset.require_features("contrastive learning")
     data = _prepared(dataset.data, config.row_normalize)
     name = model.partition("+")[0]
     method = hyperparameters(config, name.removesuffix("-mix"))

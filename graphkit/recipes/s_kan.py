@@ -223,10 +223,7 @@ def _problem(config: Config, seed: int) -> tuple[Task, Callable[[Families, int],
         return points, function_network
     check_choice(config.conv, "conv", ("gin", "gcn"))
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
-    if dataset.data.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which these models need; `graphkit datasets` lists which have"
-        )
+    dataset.require_features("every model here")
     graph = Compose([ToUndirected(), RemoveSelfLoops(), NormalizeFeatures()])(dataset.data)
     nodes = NodeClassificationTask(graph, split, num_classes=dataset.info.classes)
 

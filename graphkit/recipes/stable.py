@@ -190,10 +190,7 @@ def _attacked(config: Config, data: Data, split: IndexSplit, seed: int) -> Data:
 def _prbcd(config: Config, seed: int) -> Tensor:
     """Edges after PRBCD on a GCN that learned from the clean graph; searched once for all models of a run."""
     dataset: Dataset = load(config.dataset, config.root)
-    if dataset.data.x is None:
-        raise ValueError(
-            f"{config.dataset} has no node features, which attack=prbcd needs; `graphkit datasets` lists which have"
-        )
+    dataset.require_features("attack=prbcd")
     data = _prepared(dataset.data)
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     seed_everything(seed)

@@ -144,10 +144,7 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS + VARIANTS)
     dataset = load(config.dataset, config.root)
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
-    if not dataset.info.features:
-        raise ValueError(
-            f"{config.dataset} has no node features, which students need; `graphkit datasets` lists which have"
-        )
+    dataset.require_features("a student")
     data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
     if model in TEACHERS:
         return _student(config, model, data, split, dataset.info.classes, seed)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 from torch_geometric.loader import TemporalDataLoader
 
-from graphkit.datasets import shipped
+from graphkit.datasets import load, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -315,3 +317,11 @@ def test_build_nycflights(make_nycflights) -> None:
     assert arrays["weather"].tolist() == [[[10, 1000, 25], [10, 1000, 0], [10, 1000, 0]]]
     again = make_nycflights.build(flights[::-1], sky[::-1])
     assert all((arrays[key] == again[key]).all() for key in arrays)
+
+
+def test_a_dataset_without_features_says_who_needs_them():
+    dataset = load("digits")
+    dataset.require_features("a student")
+    bare = replace(dataset, data=Data(edge_index=dataset.data.edge_index, num_nodes=dataset.data.num_nodes))
+    with pytest.raises(ValueError, match="digits has no node features, which a student needs; `graphkit datasets`"):
+        bare.require_features("a student")

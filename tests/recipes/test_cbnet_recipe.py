@@ -70,5 +70,5 @@ def test_a_graph_without_features_is_refused(recipe, monkeypatch):
         return replace(dataset, data=Data(edge_index=dataset.data.edge_index, y=dataset.data.y, num_nodes=1797))
 
     monkeypatch.setattr(recipe, "load", without_features)
-    with pytest.raises(ValueError, match="PolBlogs has no node features, which these models need"):
+    with pytest.raises(ValueError, match="digits has no node features, which every model here needs"):
         recipe.build(replace(recipe.RECIPE.defaults("polblogs"), protocol="random"), recipe.MODELS[0], 0)
