@@ -104,6 +104,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Roman-empire": {**_SMALL, "lr": 0.003, "eval_every": 5},
     "Amazon-ratings": {**_SMALL, "lr": 0.003, "eval_every": 5},
     "Chameleon-filtered": {**_SMALL, "dropout": 0.5, "epochs": 100},
+    # By validation: at a rate of 0.01 one of six seeds stays at 43 % and one needs 22 epochs; at this one five of five
+    # (100 to 104) have 100 % by epoch 8.
     "ring-transfer": {
         **_SMALL,
         "layers": 2,
@@ -111,9 +113,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "s": 1,
         "readout": "first",
         "walk_encoding": 0,
-        "lr": 0.01,
-        "warmup": 1,
-        "epochs": 30,
+        "lr": 0.003,
+        "warmup": 3,
+        "epochs": 20,
         "batch_size": 16,
         "expand": 2,
         "dropout": 0.0,
