@@ -128,7 +128,7 @@ def test_sections_of_gpu_temporal(scripts, monkeypatch):
         assert row["score_size"] > 0
     monkeypatch.setattr(script, "MODELS", {"NAT": script.nat})
     assert script.synchronisation("cpu", nodes=20, steps=1, batch_size=10)[0]["waits"] == "none"
-    (row,) = script.throughput("cpu", nodes=20, batches=1, repeats=1, sizes=(20,))
+    (row,) = script.throughput("cpu", 20, nodes=20, batches=1, repeats=1)
     assert row["peer"] == "NAT's released formulation"
     (row,) = script.pieces("cpu", nodes=20, batches=2, past=40, sizes=(20,))
     assert min(row[part] for part in ("forward_ms", "state_ms", "backward_ms", "optimizer_ms")) > 0
