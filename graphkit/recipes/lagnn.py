@@ -192,9 +192,9 @@ def build(config: Config, model: str, seed: int) -> Experiment:
     check_choice(model, "model", MODELS + VARIANTS)
     check_choice(config.selector, "selector", SELECTORS)
     dataset = load(config.dataset, config.root)
+    dataset.require_features("the generator of neighbours")
     split = dataset.split(seed, dataset.info.protocol_for("node", config.protocol))
     data = Compose([ToUndirected(), RemoveSelfLoops()])(dataset.data)
-    dataset.require_features("the generator of neighbours")
     common: dict[str, Any] = {"num_classes": dataset.info.classes, **_views(config, model)}
     start_from = None
     if model.startswith("LA"):

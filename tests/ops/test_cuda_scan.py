@@ -198,7 +198,7 @@ def test_lif_scan(surrogate, reset, detach, dtype):
     for got, i in zip(found, (0, 2, 3, 1), strict=True):
         # Gradients of all tokens cancel in those of decay and threshold: the kernel may be off by what float32 is off.
         off = (single_grads[i].double() - want_grads[i]).norm() / want_grads[i].norm()
-        assert_close(got, want_grads[i], inputs[i].dtype, max(1.0, 1.5 * float(off) / TOLERANCE[SINGLE]))
+        assert_close(got, want_grads[i], inputs[i].dtype, min(max(1.0, 1.5 * float(off) / TOLERANCE[SINGLE]), 2.0))
 
 
 def test_no_tokens():
